@@ -1,0 +1,52 @@
+"""Identifiers: what they look like and how they are made from given entropy.
+
+An identifier is a short kind prefix, an underscore and 20 lower-case base-32 characters (100 bits): `job_0a1b...`.
+The first 10 characters carry the creation time in milliseconds, so identifiers of one kind sort by age and database
+indexes grow at one end. Entropy and time are passed in: this package has neither a clock nor chance.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NewType
+
+TenantId = NewType("TenantId", str)
+ProjectId = NewType("ProjectId", str)
+UserId = NewType("UserId", str)
+JobId = NewType("JobId", str)
+LeaseId = NewType("LeaseId", str)
+NodeId = NewType("NodeId", str)
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_TIME_CHARACTERS = 10
+_ENTROPY_CHARACTERS = 10
+ENTROPY_BYTES = 7
+NAME_LENGTH_MAX = 63
+
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_IDENTIFIER = re.compile(r"[a-z]{2,8}_[0-9a-hjkmnp-tv-z]{20}")
+
+
+def _base32(number: int, length: int) -> str:
+    characters = []
+    for _ in range(length):
+        characters.append(_ALPHABET[number & 31])
+        number >>= 5
+    return "".join(reversed(characters))
+
+
+def make(kind: str, *, now_ms: int, entropy: bytes) -> str:
+    """Return a new identifier of `kind` ("job", "lea", ...) from a time and at least `ENTROPY_BYTES` random bytes."""
+    if len(entropy) < ENTROPY_BYTES:
+        raise ValueError(f"entropy: needs {ENTROPY_BYTES} bytes, got {len(entropy)}")
+    return f"{kind}_{_base32(now_ms, _TIME_CHARACTERS)}{_base32(int.from_bytes(entropy, 'big'), _ENTROPY_CHARACTERS)}"
+
+
+def is_identifier(text: str) -> bool:
+    """Tell whether `text` has the form of an identifier that `make` returns."""
+    return _IDENTIFIER.fullmatch(text) is not None
+
+
+def is_name(text: str) -> bool:
+    """Tell whether `text` can name a tenant, project or node: a DNS label of at most `NAME_LENGTH_MAX` characters."""
+    return _NAME.fullmatch(text) is not None
