@@ -17,6 +17,7 @@ class Shape:
     flavors: tuple[str, ...]
     replicas: int
     slices_per_replica: int
+    milli_gpu_per_slice: int = 1_000
     cpu_milli_per_replica: int = 0
     memory_bytes_per_replica: int = 0
     sites: tuple[str, ...] = ()
@@ -25,3 +26,8 @@ class Shape:
     def slices(self) -> int:
         """Slices that the whole gang needs."""
         return self.replicas * self.slices_per_replica
+
+    @property
+    def milli_gpu(self) -> int:
+        """Milli-GPU that the whole gang holds."""
+        return self.slices * self.milli_gpu_per_slice

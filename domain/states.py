@@ -113,7 +113,7 @@ TRANSITIONS: dict[tuple[JobState, JobEvent], JobState] = {
 }
 
 
-class IllegalTransition(Exception):
+class IllegalTransitionError(Exception):
     """The state table has no such edge: a defect of ours or a message that came twice."""
 
     def __init__(self, state: JobState, event: JobEvent) -> None:
@@ -123,8 +123,8 @@ class IllegalTransition(Exception):
 
 
 def advance(state: JobState, event: JobEvent) -> JobState:
-    """Return the next state, or raise `IllegalTransition`."""
+    """Return the next state, or raise `IllegalTransitionError`."""
     try:
         return TRANSITIONS[state, event]
     except KeyError:
-        raise IllegalTransition(state, event) from None
+        raise IllegalTransitionError(state, event) from None
