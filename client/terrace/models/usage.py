@@ -1,0 +1,44 @@
+"""Usage reports: what leases cost, grouped, with the proof that nothing is missing."""
+
+from __future__ import annotations
+
+from terrace.models.common import Answer, Timestamp
+
+
+class UsageRow(Answer):
+    """One group of the report. Fields that are not grouped by are null. `milli_gpu_ms` is quantity, `amount_units` is money."""
+
+    tenant: str | None = None
+    project: str | None = None
+    user: str | None = None
+    flavor: str | None = None
+    job_id: str | None = None
+    leases: int
+    milli_gpu_ms: int
+    amount_units: int
+    currency: str
+
+
+class UsageCheck(Answer):
+    """The same totals computed from the leases themselves; the report is right when both agree to the unit."""
+
+    leases: int
+    lease_milli_gpu_ms: int
+    line_milli_gpu_ms: int
+    lease_amount_units: int
+    line_amount_units: int
+    unrated_leases: int
+    is_equal: bool
+
+
+class UsageReport(Answer):
+    """Usage in [from, to), by closed leases."""
+
+    start: Timestamp
+    end: Timestamp
+    group_by: list[str]
+    rows: list[UsageRow]
+    total_milli_gpu_ms: int
+    total_amount_units: int
+    currency: str
+    check: UsageCheck

@@ -1,0 +1,19 @@
+"""The rows that Terrace remembers, as SQLModel tables. Tables never leave the store.
+
+Conventions: identifiers are text made by `domain.ids`; times are UTC milliseconds in `*_at_ms`; open-ended or unset
+times are NULL; amounts of GPU are milli-GPU; money is integers in the currency's smallest accounted unit; JSON columns
+hold canonical text. What the database can enforce it enforces: see `leases.DeviceClaim` for the first invariant of
+the design. Grouped by what they describe: people, fleet, jobs, leases, records.
+"""
+
+from store.tables.fleet import Device, Flavor, Node, Price, Tier
+from store.tables.jobs import Attempt, Blob, Job, JobClass, LogChunk
+from store.tables.leases import DeviceClaim, Lease, LeaseNode, LeaseSlice
+from store.tables.people import ApiKey, Project, Quota, QuotaNode, Tenant, User
+from store.tables.records import Event, IdempotencyRecord, Leader, Observation, UsageLine
+
+__all__ = [
+    "ApiKey", "Attempt", "Blob", "Device", "DeviceClaim", "Event", "Flavor", "IdempotencyRecord", "Job",
+    "JobClass", "Leader", "Lease", "LeaseNode", "LeaseSlice", "LogChunk", "Node", "Observation", "Price",
+    "Project", "Quota", "QuotaNode", "Tenant", "Tier", "UsageLine", "User",
+]  # fmt: skip
