@@ -14,6 +14,7 @@ UPGRADE=()
 own() { grep -v '^    "terrace",$' pyproject.toml > .lock/pyproject.toml; cp client/pyproject.toml .lock/client/pyproject.toml; }
 mkdir -p .lock/client && trap 'rm -rf .lock' EXIT && own
 echo "uv" > .lock/uv.in && lock bootstrap.txt .lock/uv.in
+echo "hatchling" > .lock/build.in && lock build.txt .lock/build.in # what turns the tree into wheels, for the images
 lock service.txt .lock/pyproject.toml .lock/client/pyproject.toml --extra agent --extra postgres
 lock dev.txt .lock/pyproject.toml .lock/client/pyproject.toml --all-extras --group .lock/pyproject.toml:dev
 lock job.txt --group .lock/pyproject.toml:job
