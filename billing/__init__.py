@@ -1,0 +1,1 @@
+"""From closed leases to money: calc/ is pure arithmetic, service/ is the loop that stores what calc/ says."""
