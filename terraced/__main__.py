@@ -1,0 +1,5 @@
+"""`python -m terraced`: the same command as `terraced`."""
+
+from terraced.cli import main
+
+main()

@@ -1,0 +1,122 @@
+"""`terraced up`: the whole service on one machine, in the foreground, from one state directory.
+
+Owns: the order of start and stop, and what the person at the terminal sees. The api, the scheduler (with billing) and the node
+agent are processes of their own. Start: checks, migration, first operator and node, then the processes. Stop: the agent first, because
+it reports the ends of its leases to the api; then the scheduler; then the api.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from dataclasses import dataclass
+
+import httpx
+from rich.console import Console
+
+from terraced import preflight, processes
+from terraced.bootstrap import bootstrap
+from terraced.settings import Settings
+
+READY_SECONDS_MAXIMUM = 60.0
+POLL_SECONDS = 0.1
+STOP_SECONDS = {"agent": 45.0, "scheduler": 10.0, "api": 10.0}
+
+
+@dataclass(frozen=True)
+class Started:
+    """What the person needs to go on."""
+
+    url: str
+    ray_version: str
+    devices: int
+    is_simulated: bool
+    isolation: str
+
+
+def children_of(settings: Settings) -> list[processes.Child]:
+    """Return the three processes in the order in which they stop."""
+    environment = {f"TERRACED_{name.upper()}": str(value) for name, value in settings.model_dump(exclude_none=True).items()}
+    environment["TERRACED_STATE_DIR"] = str(settings.state_dir.resolve())
+    environment["TERRACED_JOB_PYTHON"] = str(settings.job_python.absolute())
+    return [
+        processes.Child(name, [sys.executable, "-m", "terraced", name], environment, STOP_SECONDS[name]) for name in ("agent", "scheduler", "api")
+    ]
+
+
+async def _wait_until_ready(settings: Settings, ray_version: str, children: list[processes.Child]) -> Started:
+    key = settings.operator_key_path.read_text().strip()
+    headers = {"Authorization": f"Bearer {key}"}
+    deadline = asyncio.get_running_loop().time() + READY_SECONDS_MAXIMUM
+    async with httpx.AsyncClient(base_url=settings.api_url, timeout=5.0, headers=headers, trust_env=False) as client:
+        while asyncio.get_running_loop().time() < deadline:
+            dead = [child.name for child in children if not child.is_alive]
+            if dead:
+                raise processes.ChildGaveUpError(f"{', '.join(dead)} ended during the start; its last words are above")
+            with contextlib.suppress(httpx.HTTPError):
+                answer = await client.get(f"/v1/nodes/{settings.node_name}")
+                if answer.status_code == httpx.codes.OK and answer.json()["devices"]:
+                    node = answer.json()
+                    return Started(settings.api_url, ray_version, len(node["devices"]), node["is_simulated"], node["isolation"] or "none")
+            await asyncio.sleep(POLL_SECONDS)
+    raise processes.ChildGaveUpError(f"the service was not ready after {READY_SECONDS_MAXIMUM:.0f} s")
+
+
+def _say_ready(console: Console, settings: Settings, started: Started) -> None:
+    kind = "simulated GPUs (no driver on this machine)" if started.is_simulated else "GPUs"
+    console.print(f"[bold green]Terrace is up[/] at {started.url}   Ray {started.ray_version}, {started.devices} {kind}")
+    if started.isolation == "none":
+        console.print("[yellow]No user namespaces here:[/] leases are kept apart by token authentication only, and Ray listens on all interfaces.")
+    console.print("This mode trusts the one user who runs it. State: " + str(settings.state_dir))
+    console.print("\nTry, in another terminal:")
+    console.print(f"  export TERRACE_URL={started.url} TERRACE_API_KEY=$(cat {settings.operator_key_path})", soft_wrap=True)
+    console.print("  terrace ops tenant create acme && terrace ops quota set acme h200 4")
+    console.print("  terrace ops user create ada --tenant acme --role member && terrace ops key create ada --tenant acme")
+    console.print("  terrace login --url " + started.url + "        # with the key that the last command printed")
+    console.print("  cd examples/digits && terrace submit --gpus 1 --watch -- python train.py --epochs 20")
+    console.print("  terrace jobs; terrace quota; terrace usage\n\nCtrl-C stops everything; the next start resumes from the same state.")
+
+
+async def run(settings: Settings, console: Console) -> int:
+    """Run until Ctrl-C or SIGTERM; return the exit status. Raises `preflight.NotReadyError` before anything was started."""
+    preflight.prepare_state_dir(settings.state_dir)
+    with preflight.lock_state_dir(settings.state_dir):
+        preflight.check_port("port", settings.host, settings.port)
+        preflight.check_port("agent_metrics_port", "127.0.0.1", settings.agent_metrics_port)
+        preflight.check_port("scheduler_metrics_port", "127.0.0.1", settings.scheduler_metrics_port)
+        ray_version = preflight.ray_version(settings.job_python)
+        bootstrap(settings)
+        return await _serve(settings, ray_version, console)
+
+
+async def _serve(settings: Settings, ray_version: str, console: Console) -> int:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    children = children_of(settings)
+
+    async def say_restart(child: processes.Child, code: int) -> None:
+        console.print(f"[yellow]{child.name} ended with {code}; starting it again[/]")
+
+    for child in reversed(children):
+        child.start()
+    status = 0
+    try:
+        ready = asyncio.create_task(_wait_until_ready(settings, ray_version, children))
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait({ready, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if ready.done():
+            _say_ready(console, settings, ready.result())
+            await processes.supervise(children, stop, say_restart)
+        ready.cancel()
+        stopped.cancel()
+    except processes.ChildGaveUpError as error:
+        console.print(f"[bold red]{error}[/]")
+        status = 1
+    console.print("Stopping: leases first, then the service.")
+    await processes.stop_in_order(children)
+    console.print(f"Stopped. State is kept in {os.fspath(settings.state_dir)}.")
+    return status
