@@ -15,6 +15,7 @@ import ray
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
+
 from terrace import runtime
 
 CLASSES = 10
