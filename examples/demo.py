@@ -252,7 +252,7 @@ def report_usage(demo: Demo) -> None:
     if check.get("leases") != 3 or not check.get("is_equal"):
         raise DemoFailedError(f"the report and the leases differ: {check}")
     demo.console.print(
-        f"  [green]{check['leases']} leases: {check['lease_milli_gpu_ms']} milli-GPU ms, {check['lease_amount_units']} micro-units from leases; "
+        f"  [green]{check['leases']} leases: {check['lease_milli_gpu_ms']} milli-GPU ms, {check['lease_amount_units']} units from leases; "
         f"{check['line_milli_gpu_ms']} and {check['line_amount_units']} from lines: equal.[/]",
         highlight=False,
     )

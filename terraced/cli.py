@@ -20,7 +20,8 @@ from terraced.settings import Settings
 
 EXIT_USAGE = 2
 
-app = typer.Typer(name="terraced", no_args_is_help=True, help="Run Terrace, and ask its scheduler what it would do.", pretty_exceptions_enable=False)
+HELP = "Run Terrace, and ask its scheduler what it would do."
+app = typer.Typer(name="terraced", no_args_is_help=True, help=HELP, pretty_exceptions_enable=False)
 scenario_commands.register(app)
 
 StateDir = Annotated[Path | None, typer.Option(help="Directory of the database, keys, archives and leases.")]

@@ -59,7 +59,8 @@ def check_port(setting: str, host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise NotReadyError(setting, f"{host}:{port} cannot be used: {error.strerror}; choose another with --{setting.replace('_', '-')}") from error
+            option = "--" + setting.replace("_", "-")
+            raise NotReadyError(setting, f"{host}:{port} cannot be used: {error.strerror}; choose another with {option}") from error
 
 
 def ray_version(job_python: Path) -> str:
@@ -75,5 +76,5 @@ def ray_version(job_python: Path) -> str:
         raise NotReadyError("job_python", f"{job_python} does not run: {error}") from error
     if answer.returncode != 0:
         lacking = "Ray" if not answer.stdout.strip() else "the terrace runtime"
-        raise NotReadyError("job_python", f"{lacking} is missing from the job environment of {job_python}; install requirements/job.txt there")
+        raise NotReadyError("job_python", f"{lacking} is missing from the job environment of {job_python}; `make setup` builds one")
     return answer.stdout.strip()

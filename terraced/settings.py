@@ -30,11 +30,14 @@ class Settings(BaseSettings):
     agent_metrics_port: int = Field(
         default=DEFAULT_METRICS_PORT, ge=0, le=65_535, description="Port of the agent's /metrics on loopback; 0 = any; operators."
     )
+    metrics_host: str = Field(
+        default="127.0.0.1", description="Address on which the scheduler's /metrics listens; operators, in a pod of its own."
+    )
     scheduler_metrics_port: int = Field(
         default=DEFAULT_SCHEDULER_METRICS_PORT,
         ge=0,
         le=65_535,
-        description="Port of the scheduler's /metrics on loopback; 0 = any; operators.",
+        description="Port of the scheduler's /metrics on metrics_host; 0 = any; operators.",
     )
     job_python: Path = Field(
         default=Path(".venv-job/bin/python"),

@@ -23,7 +23,7 @@ from terraced.settings import Settings
 
 READY_SECONDS_MAXIMUM = 60.0
 POLL_SECONDS = 0.1
-STOP_SECONDS = {"agent": 45.0, "scheduler": 10.0, "api": 10.0}
+STOP_SECONDS = {"agent": 45.0, "scheduler": 10.0, "api": 10.0}  # in the order in which they stop
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,7 @@ def children_of(settings: Settings) -> list[processes.Child]:
     environment = {f"TERRACED_{name.upper()}": str(value) for name, value in settings.model_dump(exclude_none=True).items()}
     environment["TERRACED_STATE_DIR"] = str(settings.state_dir.resolve())
     environment["TERRACED_JOB_PYTHON"] = str(settings.job_python.absolute())
-    return [
-        processes.Child(name, [sys.executable, "-m", "terraced", name], environment, STOP_SECONDS[name]) for name in ("agent", "scheduler", "api")
-    ]
+    return [processes.Child(name, [sys.executable, "-m", "terraced", name], environment, seconds) for name, seconds in STOP_SECONDS.items()]
 
 
 async def _wait_until_ready(settings: Settings, ray_version: str, children: list[processes.Child]) -> Started:
@@ -69,7 +67,7 @@ def _say_ready(console: Console, settings: Settings, started: Started) -> None:
     kind = "simulated GPUs (no driver on this machine)" if started.is_simulated else "GPUs"
     console.print(f"[bold green]Terrace is up[/] at {started.url}   Ray {started.ray_version}, {started.devices} {kind}")
     if started.isolation == "none":
-        console.print("[yellow]No user namespaces here:[/] leases are kept apart by token authentication only, and Ray listens on all interfaces.")
+        console.print("[yellow]No user namespaces here:[/] only tokens keep leases apart, and Ray listens on all interfaces.")
     console.print("This mode trusts the one user who runs it. State: " + str(settings.state_dir))
     console.print("\nTry, in another terminal:")
     console.print(f"  export TERRACE_URL={started.url} TERRACE_API_KEY=$(cat {settings.operator_key_path})", soft_wrap=True)
