@@ -1,7 +1,7 @@
 {{/* What the schema cannot say because it compares two values. Each message names both. */}}
 {{- define "terrace.checks" -}}
-{{- if eq (int .Values.api.port) (int .Values.metrics.port) -}}
-{{- fail (printf "metrics.port: must differ from api.port, both are %d" (int .Values.api.port)) -}}
+{{- if and (gt (int .Values.api.replicas) 1) (ne .Values.state.accessMode "ReadWriteMany") -}}
+{{- fail (printf "api.replicas: %d replicas share the archives, so state.accessMode must be ReadWriteMany, got %s" (int .Values.api.replicas) .Values.state.accessMode) -}}
 {{- end -}}
 {{- if ge (int .Values.api.drainSeconds) (int .Values.api.terminationGraceSeconds) -}}
 {{- fail (printf "api.drainSeconds: must be below api.terminationGraceSeconds (%d), got %d" (int .Values.api.terminationGraceSeconds) (int .Values.api.drainSeconds)) -}}

@@ -87,43 +87,11 @@ topologySpreadConstraints:
         app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 
-{{- define "terrace.probes" -}}
-startupProbe:
-  httpGet: {path: /healthz, port: {{ . }}}
-  periodSeconds: 2
-  failureThreshold: 60
-readinessProbe:
-  httpGet: {path: /readyz, port: {{ . }}}
-  periodSeconds: 5
-  failureThreshold: 2
-livenessProbe:
-  httpGet: {path: /healthz, port: {{ . }}}
-  periodSeconds: 10
-  timeoutSeconds: 5
-  failureThreshold: 6
-{{- end -}}
-
-{{- define "terrace.volumes" -}}
-volumes:
-  - name: scratch
-    emptyDir:
-      sizeLimit: 1Gi
-  - name: state
-    {{- if .Values.state.existingClaim }}
-    persistentVolumeClaim:
-      claimName: {{ .Values.state.existingClaim | quote }}
-    {{- else }}
-    emptyDir:
-      sizeLimit: {{ .Values.state.emptyDirSizeLimit | quote }}
-    {{- end }}
-{{- end -}}
-
-{{- define "terrace.volumeMounts" -}}
-volumeMounts:
-  - name: scratch
-    mountPath: /tmp
-  - name: state
-    mountPath: /var/lib/terraced
+{{/* The one place beside the state directory that a process may write to. */}}
+{{- define "terrace.scratch" -}}
+- name: scratch
+  emptyDir:
+    sizeLimit: 1Gi
 {{- end -}}
 
 {{/* A list of NetworkPolicy peers from the short form of values.yaml. */}}
