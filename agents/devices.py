@@ -171,7 +171,7 @@ class DeviceSet(Protocol):
     ) -> None:
         """Take a lease's cumulative CPU time, resident memory and live processes. Real devices measure themselves and ignore it."""
 
-    def forget(self, lease_id: str, *, now_ms: int) -> None:
+    def forget(self, lease_id: str) -> None:
         """End the influence of a lease that was fed. Real devices ignore it."""
 
     def close(self) -> None:

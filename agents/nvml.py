@@ -66,6 +66,8 @@ class NvmlDeviceSet:
         if not self._handles:
             self.close()
             raise NoDriverError(NoDriverReason.NO_DEVICES, "the driver answers but reports no readable device")
+        self._known: dict[str, Device] = {}
+        self.inventory()
         self._xid_events = _watch_xids(self._handles)
 
     @property
@@ -84,12 +86,11 @@ class NvmlDeviceSet:
         )
 
     def inventory(self) -> tuple[Device, ...]:
-        """Return the readable devices in index order. One that died after opening is absent here and faulty in `sample`."""
-        devices = []
+        """Return the devices in index order. One that died after opening is told as it last was, and is faulty in `sample`."""
         for device_uuid, handle in self._handles.items():
             with contextlib.suppress(_UnreadableError):
-                devices.append(self._device(device_uuid, handle))
-        return tuple(sorted(devices, key=lambda device: device.index))
+                self._known[device_uuid] = self._device(device_uuid, handle)
+        return tuple(sorted(self._known.values(), key=lambda device: device.index))
 
     def sample(self, now_ms: int) -> tuple[DeviceSample, ...]:
         """Read every device that was there at opening; one that cannot be read yields a sample with its fault."""
@@ -110,7 +111,7 @@ class NvmlDeviceSet:
     ) -> None:
         """Do nothing: real devices measure themselves."""
 
-    def forget(self, lease_id: str, *, now_ms: int) -> None:
+    def forget(self, lease_id: str) -> None:
         """Do nothing: real devices remember no lease."""
 
     def close(self) -> None:

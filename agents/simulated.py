@@ -114,8 +114,9 @@ class SimulatedDeviceSet:
         return tuple(self._sample_one(device_uuid, state, now_ms) for device_uuid, state in self._states.items())
 
     def process_ids(self, device_uuid: str) -> tuple[int, ...] | None:
-        """Return the processes that the holders of this device were last seen with."""
-        return _process_ids(self._state(device_uuid))
+        """Return the processes that the holders of this device were last seen with; None while it has a fault."""
+        state = self._state(device_uuid)
+        return None if state.fault is not None else _process_ids(state)
 
     def feed(
         self, device_uuids: Sequence[str], *, lease_id: str, cpu_time_ms: int, memory_bytes: int, process_ids: tuple[int, ...], now_ms: int
@@ -127,6 +128,7 @@ class SimulatedDeviceSet:
         """
         states = [self._state(device_uuid) for device_uuid in device_uuids]
         for state in states:
+            # A new lease's first feed covers the time since the device was last sampled.
             counted_ms = now_ms if state.counted_until_ms is None else state.counted_until_ms
             feed = state.feeds.setdefault(lease_id, _Feed(fed_at_ms=min(now_ms, counted_ms)))
             elapsed_ms = max(0, now_ms - feed.fed_at_ms)
@@ -140,13 +142,11 @@ class SimulatedDeviceSet:
                 feed.cpu_time_ms = max(feed.cpu_time_ms, cpu_time_ms)
             feed.memory_bytes = memory_bytes // len(states)
             feed.process_ids = process_ids
-            _count_idle_energy(state, now_ms)
 
-    def forget(self, lease_id: str, *, now_ms: int) -> None:
+    def forget(self, lease_id: str) -> None:
         """Return this lease's part of its devices to idle."""
         for state in self._states.values():
-            if state.feeds.pop(lease_id, None) is not None:
-                _count_idle_energy(state, now_ms)
+            state.feeds.pop(lease_id, None)
 
     def inject_fault(self, device_uuid: str, fault: DeviceFault | None) -> None:
         """Break one device, or mend it with None: how health handling is rehearsed without hardware."""

@@ -197,7 +197,7 @@ class Telemetry:
             reports = self._sample(now_ms)
             lease = self._open.pop(lease_id)
             lease.ended_at_ms = now_ms
-            self._devices.forget(lease_id, now_ms=now_ms)
+            self._devices.forget(lease_id)
             self._ended[lease_id] = lease
             while len(self._ended) > ENDED_LEASES_MAX:
                 self._ended.pop(next(iter(self._ended)))
