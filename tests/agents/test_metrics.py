@@ -59,7 +59,8 @@ def test_series_of_a_lease_carries_the_labels_that_billing_reads(node: Node) -> 
 def test_counters_outlive_their_lease_for_the_last_scrape_and_gauges_do_not(node: Node) -> None:
     node.telemetry.release("lea_a", now_ms=6_000)
     assert node.scrape("terrace_slice_leased_gpu_seconds_total") == {"lea_a": 6.0}
-    assert node.scrape("terrace_slice_gpus") == {}
+    assert node.scrape("terrace_lease_cpu_seconds_total") == {"lea_a": 0.0}
+    assert node.scrape("terrace_slice_gpus") == node.scrape("terrace_lease_processes") == {}
 
 
 def test_series_of_an_ended_lease_vanish_by_themselves(node: Node) -> None:

@@ -44,7 +44,8 @@ def test_more_cpu_than_devices_is_capped_at_fully_busy() -> None:
     simulated = SimulatedDeviceSet("node-a")
     simulated.sample(0)
     feed(simulated, 1, cpu_time_ms=9_000, now_ms=1_000)
-    assert simulated.sample(1_000)[0].power_milliwatt == FULL_MILLIWATT
+    sample = simulated.sample(1_000)[0]
+    assert (sample.utilisation_permille, sample.power_milliwatt, sample.energy_millijoule) == (1_000, FULL_MILLIWATT, FULL_MILLIWATT)
 
 
 def test_two_leases_on_one_device_add_up() -> None:

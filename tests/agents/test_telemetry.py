@@ -13,6 +13,7 @@ from agents.processes import ProcessRow, ProcessTable
 from agents.sample_log import SampleLog
 from agents.simulated import IDLE_MILLIWATT, SimulatedDeviceSet
 from agents.telemetry import LeasedSlice, LeaseTableError, Snapshot, Telemetry
+from tests.agents.conftest import NvmlBench
 
 ROOT = 100
 
@@ -91,6 +92,7 @@ def test_clock_that_steps_back_takes_nothing_away(world: World) -> None:
     world.lease(now_ms=10_000)
     before = totals(world.telemetry.sample(15_000))
     assert totals(world.telemetry.sample(3_000)) == before
+    assert totals(world.telemetry.sample(16_000))[0] == 6_000_000
 
 
 def test_ended_lease_lingers_unchanged_and_then_vanishes(world: World) -> None:
@@ -100,6 +102,34 @@ def test_ended_lease_lingers_unchanged_and_then_vanishes(world: World) -> None:
     lingering = world.telemetry.sample(5_000 + telemetry.LINGER_MS - 1)
     assert (totals(lingering), lingering.slices[0].is_open) == (ended, False)
     assert world.telemetry.sample(5_000 + telemetry.LINGER_MS).slices == ()
+
+
+def test_device_of_a_released_lease_is_idle_again(world: World) -> None:
+    world.lease(now_ms=0)
+    world.burn(5_000)
+    world.telemetry.release("lea_a", now_ms=5_000)
+    device = world.telemetry.sample(6_000).samples[0]
+    assert (device.utilisation_permille, device.process_ids) == (0, ())
+
+
+def test_ended_leases_that_linger_are_bounded_and_the_oldest_goes_first(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(telemetry, "ENDED_LEASES_MAX", 1)
+    for lease_id in ("lea_a", "lea_b"):
+        world.lease(now_ms=0, lease_id=lease_id)
+        world.telemetry.release(lease_id, now_ms=1_000)
+    assert [lease.lease_id for lease in world.telemetry.snapshot().leases] == ["lea_b"]
+
+
+@pytest.mark.stub
+def test_energy_of_a_lease_survives_a_reload_of_the_driver(nvml_bench: NvmlBench) -> None:
+    device = nvml_bench.state.devices[0]
+    device.energy_millijoule = 9_000
+    watched = Telemetry(nvml_bench.devices, node="node-a")
+    watched.bind("lea_a", [LeasedSlice(watched.snapshot().devices[0].uuid, "whole", "h200", 1000)], now_ms=0)
+    device.energy_millijoule = 10_000
+    watched.sample(1_000)
+    device.energy_millijoule = 300  # the counter began again at zero
+    assert totals(watched.sample(2_000))[2] == 1_300_000
 
 
 def test_next_lease_of_a_device_does_not_touch_the_totals_of_the_last(world: World) -> None:
