@@ -2,7 +2,8 @@
 
 Each measurement is a module of this folder that prints one JSON row per figure on standard output:
 {"bench", "case", "figure", "unit"} and optionally {"peer", "peer_figure", "ratio", "note"}. A measurement that fails is reported
-as failed and does not stop the others. Figures are medians of repeated runs unless the row's note says otherwise. Nothing here is a test: no figure fails a build.
+as failed and does not stop the others. Figures are medians of repeated runs unless the row's note says otherwise.
+Nothing here is a test: no figure fails a build.
 """
 
 from __future__ import annotations
