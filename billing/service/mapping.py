@@ -1,4 +1,7 @@
-"""Between the store's flat rows and the values of billing/calc: one place, both directions, no arithmetic."""
+"""Between the store's flat rows and the values of billing/calc: one place, both directions, no arithmetic.
+
+Called by the billing loop and by the API's usage report. What a field means is said where it is defined.
+"""
 
 from __future__ import annotations
 

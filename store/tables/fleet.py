@@ -1,4 +1,7 @@
-"""Nodes, devices, flavors, tiers and prices."""
+"""Nodes, devices, flavors, tiers and prices.
+
+Owns the shape of what can be leased and what it lists for. Written by agents' inventories, operators and finance.
+"""
 
 from __future__ import annotations
 

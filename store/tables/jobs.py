@@ -1,4 +1,7 @@
-"""Jobs, their classes, attempts, archives and logs."""
+"""Jobs, their classes, attempts, archives and logs.
+
+Owns the shape of what tenants submit and what became of it. Jobs are inserted by the API and moved by the scheduler.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Tenants, projects, users, API keys and their place in the quota tree."""
+"""Tenants, projects, users, API keys and their place in the quota tree.
+
+Owns the shape of who may do what and hold how much. Written by operators through the API.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What happened: events, observations, idempotency records, the leader's fence, usage lines."""
+"""What happened: events, observations, idempotency records, the leader's fence, usage lines.
+
+Owns the shape of the append-only rows and of the fence. Nothing here is edited but marks of progress (`applied_at_ms`, the fence).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Bases, pages and problems: the shapes that every route shares."""
+"""Bases, pages and problems: the shapes that every route shares.
+
+Owns the rule that requests refuse unknown fields and answers ignore them. Knows no route and no resource.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Nodes, devices, flavors, tiers, prices and quotas."""
+"""Nodes, devices, flavors, tiers, prices and quotas.
+
+Owns their wire shapes and limits. Amounts are milli-GPU, milli-CPU or bytes by resource; prices are smallest accounted units per hour.
+"""
 
 from __future__ import annotations
 

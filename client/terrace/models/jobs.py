@@ -1,4 +1,7 @@
-"""Jobs: submission, answers, reasons, estimates, logs and events."""
+"""Jobs: submission, answers, reasons, estimates, logs and events.
+
+Owns the wire shapes and the limits that hold for every tenant. What depends on rows (quotas, tiers, flavors) is checked by the service.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Tenants, projects, users and API keys."""
+"""Tenants, projects, users and API keys.
+
+Owns their wire shapes. A secret appears in exactly one answer, `KeyCreated`, and nowhere else.
+"""
 
 from __future__ import annotations
 

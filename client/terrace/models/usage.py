@@ -1,4 +1,7 @@
-"""Usage reports: what leases cost, grouped, with the proof that nothing is missing."""
+"""Usage reports: what leases cost, grouped, with the proof that nothing is missing.
+
+Owns the wire shapes. Quantities are milli-GPU milliseconds, money is the currency's smallest accounted units; clients format, never round.
+"""
 
 from __future__ import annotations
 
