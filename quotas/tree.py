@@ -1,0 +1,289 @@
+"""The quota tree: cohorts above, tenants below them, projects inside tenants; jobs are charged at leaves.
+
+Owns: how much each node may hold, lends, borrows and uses, per resource. Does not own: who is served first (share.py
+gives it numbers) or devices. Called by scheduler/decision/, which works on a copy.
+
+Semantics are Kueue's. A node's *subtree quota* is its own nominal quota and what its children lend upwards. Its *local
+quota* is the part that a lending limit keeps back. Usage fills the local quota first; only the part above it bubbles
+to the parent, and removing usage does the mirror image. Example: nominal 8, lending limit 3: local quota 5; usage 6
+shows as 1 at the parent. Usage may exceed every limit after a quota was cut; then `available` is negative.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from fractions import Fraction
+
+from quotas import amount
+from quotas.amount import Amount
+
+DEPTH_MAXIMUM = 16  # levels between a leaf and its root; deeper trees are refused as bad input
+
+RESOURCE_CPU = "cpu"  # milli-CPU
+RESOURCE_MEMORY = "memory"  # bytes; every other resource is a GPU model in milli-GPU
+
+Usage = Mapping[str, Amount]
+
+
+class NodeKind(StrEnum):
+    """What a quota node stands for. Cohorts share between tenants; a tenant with projects is an inner node."""
+
+    COHORT = "cohort"
+    TENANT = "tenant"
+    PROJECT = "project"
+
+
+class PreemptWithin(StrEnum):
+    """Whose running jobs a pending job of the same tenant may stop."""
+
+    NEVER = "never"
+    LOWER_PRIORITY = "lower_priority"
+    LOWER_OR_NEWER_EQUAL = "lower_or_newer_equal"
+
+
+class Reclaim(StrEnum):
+    """Whose running jobs in the cohort a pending job within its nominal quota may stop."""
+
+    NEVER = "never"
+    LOWER_PRIORITY = "lower_priority"
+    ANY = "any"
+
+
+class BorrowPreempt(StrEnum):
+    """Whether a borrowing job may stop jobs of others that borrow."""
+
+    NEVER = "never"
+    LOWER_PRIORITY = "lower_priority"
+
+
+@dataclass(frozen=True, slots=True)
+class Preemption:
+    """A leaf's preemption policy, in Kueue's three parts."""
+
+    within_tenant: PreemptWithin = PreemptWithin.NEVER
+    reclaim_within_cohort: Reclaim = Reclaim.NEVER
+    borrow_within_cohort: BorrowPreempt = BorrowPreempt.NEVER
+    borrow_max_priority: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """One resource of one node. `borrowing_limit` and `lending_limit` of None mean no such limit."""
+
+    nominal: Amount
+    borrowing_limit: Amount | None = None
+    lending_limit: Amount | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaNode:
+    """One node as configured. `weight` is the right to a fair share: 2 gets twice as much as 1, 0 comes last."""
+
+    name: str
+    kind: NodeKind
+    parent: str | None = None
+    weight: Fraction = Fraction(1)
+    quotas: Mapping[str, Quota] = field(default_factory=dict)
+    preemption: Preemption = Preemption()
+
+
+class TreeError(ValueError):
+    """The nodes do not form a forest: a parent is missing, a name stands twice, or parents form a ring."""
+
+
+@dataclass(slots=True)
+class _Cell:
+    """What one node holds of one resource: the fixed quotas and the changing usage."""
+
+    subtree_quota: Amount
+    local_quota: Amount
+    borrowing_limit: Amount | None
+    usage: Amount
+
+
+class Tree:
+    """A forest of quota nodes with usage. Reading is pure; `add` and `remove` change this tree only."""
+
+    def __init__(self, nodes: Iterable[QuotaNode]) -> None:
+        """Build the tree without usage; `TreeError` names the first node that does not fit."""
+        self._nodes: dict[str, QuotaNode] = {}
+        for node in nodes:
+            if node.name in self._nodes:
+                raise TreeError(f"{node.name}: stands twice")
+            self._nodes[node.name] = node
+        self._children: dict[str, list[str]] = {name: [] for name in self._nodes}
+        self._paths = {name: self._path_to_root(name) for name in self._nodes}
+        for name, node in self._nodes.items():
+            if node.parent is not None:
+                self._children[node.parent].append(name)
+        self.resources = tuple(dict.fromkeys(resource for node in self._nodes.values() for resource in node.quotas))
+        self._cells = self._build_cells()
+
+    def _path_to_root(self, name: str) -> tuple[str, ...]:
+        path = [name]
+        while (parent := self._nodes[path[-1]].parent) is not None:
+            if parent not in self._nodes:
+                raise TreeError(f"{path[-1]}: its parent {parent} does not exist")
+            if parent in path or len(path) >= DEPTH_MAXIMUM:
+                raise TreeError(f"{name}: its parents form a ring or lie more than {DEPTH_MAXIMUM} levels deep")
+            path.append(parent)
+        return tuple(path)
+
+    def _build_cells(self) -> dict[str, dict[str, _Cell]]:
+        cells: dict[str, dict[str, _Cell]] = {name: {} for name in self._nodes}
+        # Children come before parents, because a subtree quota is the sum of what is below.
+        for name in sorted(self._nodes, key=lambda name: -len(self._paths[name])):
+            for resource in self.resources:
+                quota = self._nodes[name].quotas.get(resource)
+                subtree_quota = quota.nominal if quota else amount.ZERO
+                for child in self._children[name]:
+                    below = cells[child][resource]
+                    subtree_quota = amount.add(subtree_quota, amount.subtract(below.subtree_quota, below.local_quota))
+                local_quota = amount.ZERO
+                if quota and quota.lending_limit is not None:
+                    local_quota = amount.at_least_zero(amount.subtract(subtree_quota, quota.lending_limit))
+                cells[name][resource] = _Cell(subtree_quota, local_quota, quota.borrowing_limit if quota else None, amount.ZERO)
+        return cells
+
+    def copy(self) -> Tree:
+        """Return a tree whose usage changes apart from this one; the configuration is shared."""
+        twin = object.__new__(Tree)
+        twin._nodes, twin._children, twin._paths, twin.resources = self._nodes, self._children, self._paths, self.resources
+        twin._cells = {
+            name: {
+                resource: _Cell(cell.subtree_quota, cell.local_quota, cell.borrowing_limit, cell.usage)
+                for resource, cell in row.items()
+            }
+            for name, row in self._cells.items()
+        }  # fmt: skip
+        return twin
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._nodes
+
+    def node(self, name: str) -> QuotaNode:
+        """Return the node as configured; KeyError when there is none."""
+        return self._nodes[name]
+
+    def nodes(self) -> Iterable[QuotaNode]:
+        """Return all nodes, in the order given."""
+        return self._nodes.values()
+
+    def children(self, name: str) -> tuple[str, ...]:
+        """Return the names below `name`, in the order given."""
+        return tuple(self._children[name])
+
+    def path(self, name: str) -> tuple[str, ...]:
+        """Return the names from `name` (included) up to its root."""
+        return self._paths[name]
+
+    def is_leaf(self, name: str) -> bool:
+        """Tell whether jobs can be charged at `name`."""
+        return not self._children[name] and self._nodes[name].kind is not NodeKind.COHORT
+
+    def tenant_of(self, name: str) -> str:
+        """Return the tenant that a leaf belongs to: the highest node on its path that is no cohort."""
+        above = [part for part in self._paths[name] if self._nodes[part].kind is not NodeKind.COHORT]
+        return above[-1] if above else name
+
+    def governs(self, name: str, resource: str) -> bool:
+        """Tell whether the quota of `name` or of a node above it speaks of `resource` at all."""
+        return any(resource in self._nodes[part].quotas for part in self._paths[name])
+
+    def permits(self, leaf: str, model: str) -> bool:
+        """Tell whether a leaf may ask for a GPU model: it must stand in its quota. A project without any quota uses its tenant's."""
+        for part in self._paths[leaf]:
+            node = self._nodes[part]
+            if node.kind is NodeKind.COHORT:
+                return False
+            if model in node.quotas:
+                return True
+            if node.quotas:
+                return False
+        return False
+
+    def add(self, leaf: str, usage: Usage) -> None:
+        """Charge `usage` at a leaf; the part above each node's local quota bubbles to its parent."""
+        for resource, charged in usage.items():
+            rest = charged
+            for part in self._paths[leaf]:
+                cell = self._cells[part].get(resource)
+                if cell is None or rest <= 0:
+                    break
+                local_free = amount.at_least_zero(amount.subtract(cell.local_quota, cell.usage))
+                cell.usage = amount.add(cell.usage, rest)
+                rest = amount.subtract(rest, local_free)
+
+    def remove(self, leaf: str, usage: Usage) -> None:
+        """Take `usage` back from a leaf: the mirror image of `add`, so that the two cancel exactly."""
+        for resource, charged in usage.items():
+            rest = charged
+            for part in self._paths[leaf]:
+                cell = self._cells[part].get(resource)
+                if cell is None or rest <= 0:
+                    break
+                above_local = amount.subtract(cell.usage, cell.local_quota)
+                cell.usage = amount.subtract(cell.usage, rest)
+                rest = amount.smaller(rest, amount.at_least_zero(above_local))
+
+    def usage(self, name: str, resource: str) -> Amount:
+        """What is charged at a leaf, or what bubbled up to an inner node."""
+        cell = self._cells[name].get(resource)
+        return cell.usage if cell else amount.ZERO
+
+    def subtree_quota(self, name: str, resource: str) -> Amount:
+        """What a node owns and what its children lend to it; for a leaf its nominal quota."""
+        cell = self._cells[name].get(resource)
+        return cell.subtree_quota if cell else amount.ZERO
+
+    def available(self, name: str, resource: str) -> Amount:
+        """How much more `name` can hold now, borrowing included; negative while it holds more than its limits."""
+        path = self._paths[name]
+        root = self._cells[path[-1]].get(resource)
+        if root is None:
+            return amount.UNLIMITED  # nobody in the tree limits this resource
+        free = amount.subtract(root.subtree_quota, root.usage)
+        for part in reversed(path[:-1]):
+            cell = self._cells[part][resource]
+            local_free = amount.at_least_zero(amount.subtract(cell.local_quota, cell.usage))
+            if cell.borrowing_limit is not None:
+                lent_up = amount.subtract(cell.subtree_quota, cell.local_quota)
+                used_up = amount.at_least_zero(amount.subtract(cell.usage, cell.local_quota))
+                free = amount.smaller(amount.add(amount.subtract(lent_up, used_up), cell.borrowing_limit), free)
+            free = amount.add(local_free, free)
+        return free
+
+    def maximum(self, name: str, resource: str) -> Amount:
+        """The most that `name` could ever hold, when nobody else held anything; what lies above it can never start."""
+        path = self._paths[name]
+        root = self._cells[path[-1]].get(resource)
+        if root is None:
+            return amount.UNLIMITED
+        most = root.subtree_quota
+        for part in reversed(path[:-1]):
+            cell = self._cells[part][resource]
+            most = amount.add(cell.local_quota, most)
+            if cell.borrowing_limit is not None:
+                most = amount.smaller(amount.add(cell.subtree_quota, cell.borrowing_limit), most)
+        return most
+
+    def borrowed(self, name: str, resource: str) -> Amount:
+        """How much of the usage of `name` lies above its own quota, zero or more."""
+        return amount.at_least_zero(amount.subtract(self.usage(name, resource), self.subtree_quota(name, resource)))
+
+    def is_blocked_by_borrowing_limit(self, name: str, resource: str, wanted: Amount) -> bool:
+        """Tell whether a borrowing limit on the path refuses `wanted` although the nodes above could lend it."""
+        for part in self._paths[name]:
+            cell = self._cells[part].get(resource)
+            if cell is None or cell.borrowing_limit is None:
+                continue
+            ceiling = amount.add(cell.subtree_quota, cell.borrowing_limit)
+            if amount.add(cell.usage, wanted) > ceiling and wanted <= self._available_above(part, resource):
+                return True
+        return False
+
+    def _available_above(self, name: str, resource: str) -> Amount:
+        parent = self._nodes[name].parent
+        return amount.ZERO if parent is None else self.available(parent, resource)

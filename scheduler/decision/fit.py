@@ -1,0 +1,223 @@
+"""Fit: an index of what is free in the fleet, answering "where could this fit" in a few integer operations.
+
+Owns free devices, CPU and memory per node, and buckets keyed by (GPU model, free devices). Does not own which of the
+places that fit is taken (place.py) or quota. A bucket is an integer used as a set of nodes: bit i is the node at
+position i of the snapshot. So the lowest bit is the first node, the choice never depends on history, a copy is
+cheap, and a site, a rack or an exclusion is one `&`. Only schedulable nodes stand in buckets.
+
+Example: 3 nodes with 8, 8 and 5 free devices of h200: buckets["h200"][8] == 0b011 and buckets["h200"][5] == 0b100.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from domain.jobs import Shape
+from domain.slices import MILLI_GPU_PER_DEVICE, DeviceHealth, DeviceMode, Slice
+from scheduler.decision.nodes import Node
+
+DEVICES_PER_NODE_MAXIMUM = 256  # what a node may name; the buckets of a model have one place per count
+
+EVERY_NODE = -1  # all bits set
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One replica's place: the node's position and the devices it gets there, as a set of bits."""
+
+    node: int
+    devices: int
+
+
+def bits(mask: int) -> Iterator[int]:
+    """Yield the positions of the set bits, lowest first."""
+    while mask:
+        lowest = mask & -mask
+        yield lowest.bit_length() - 1
+        mask ^= lowest
+
+
+def _usable_devices(node: Node) -> int:
+    usable = 0
+    for device in node.devices:
+        if device.health is DeviceHealth.HEALTHY and device.mode is DeviceMode.WHOLE:
+            usable |= 1 << device.index
+    return usable
+
+
+class _Layout:
+    """What does not change within a decision: names, sites, racks, sizes. Shared by all copies of a fleet."""
+
+    def __init__(self, nodes: Sequence[Node]) -> None:
+        self.nodes = tuple(nodes)
+        self.position = {node.name: position for position, node in enumerate(nodes)}
+        self.model = [node.gpu_model for node in nodes]
+        self.sites: dict[str, int] = {}
+        self.racks: dict[tuple[str, str], int] = {}
+        self.has_devices = 0
+        self.schedulable = 0
+        self.usable: list[int] = []
+        for position, node in enumerate(nodes):
+            bit = 1 << position
+            self.usable.append(_usable_devices(node))
+            self.sites[node.site] = self.sites.get(node.site, 0) | bit
+            if node.rack:
+                self.racks[node.site, node.rack] = self.racks.get((node.site, node.rack), 0) | bit
+            if node.devices:
+                self.has_devices |= bit
+            if node.is_schedulable:
+                self.schedulable |= bit
+
+    def racks_of(self, site: str) -> list[int]:
+        return [mask for (at, _), mask in self.racks.items() if at == site]
+
+
+class Fleet:
+    """Free devices, CPU and memory of all nodes. `hold` and `release` change this fleet only."""
+
+    def __init__(self, nodes: Sequence[Node]) -> None:
+        """Index `nodes`, with everything free that is healthy and whole."""
+        self.layout = _Layout(nodes)
+        self.free_devices: list[int] = []
+        self.free_cpu_milli = [node.cpu_milli for node in nodes]
+        self.free_memory_bytes = [node.memory_bytes for node in nodes]
+        self.free_total: dict[str, int] = {}
+        self.buckets: dict[str, list[int]] = {}
+        largest: dict[str, int] = {}
+        for node in nodes:
+            if node.gpu_model is not None:
+                largest[node.gpu_model] = max(largest.get(node.gpu_model, 0), len(node.devices))
+        for model, count in largest.items():
+            self.buckets[model] = [0] * (count + 1)
+            self.free_total[model] = 0
+        for position, (node, usable) in enumerate(zip(nodes, self.layout.usable, strict=True)):
+            self.free_devices.append(usable)
+            if node.gpu_model is not None and node.is_schedulable:
+                self.buckets[node.gpu_model][usable.bit_count()] |= 1 << position
+                self.free_total[node.gpu_model] += usable.bit_count()
+
+    def copy(self) -> Fleet:
+        """Return a fleet that changes apart from this one."""
+        twin = object.__new__(Fleet)
+        twin.layout = self.layout
+        twin.free_devices = self.free_devices.copy()
+        twin.free_cpu_milli = self.free_cpu_milli.copy()
+        twin.free_memory_bytes = self.free_memory_bytes.copy()
+        twin.free_total = self.free_total.copy()
+        twin.buckets = {model: row.copy() for model, row in self.buckets.items()}
+        return twin
+
+    def _set_free(self, position: int, devices: int) -> None:
+        before = self.free_devices[position]
+        self.free_devices[position] = devices
+        model = self.layout.model[position]
+        bit = 1 << position
+        if model is None or not self.layout.schedulable & bit:
+            return
+        old_count, new_count = before.bit_count(), devices.bit_count()
+        if old_count != new_count:
+            row = self.buckets[model]
+            row[old_count] ^= bit
+            row[new_count] ^= bit
+            self.free_total[model] += new_count - old_count
+
+    def take(self, members: Sequence[Member], shape: Shape) -> None:
+        """Take what `members` name; they came from `place` on this fleet, so all of it is free."""
+        cpu_milli, memory_bytes = shape.cpu_milli_per_replica, shape.memory_bytes_per_replica
+        for member in members:
+            if member.devices:
+                self._set_free(member.node, self.free_devices[member.node] & ~member.devices)
+            self.free_cpu_milli[member.node] -= cpu_milli
+            self.free_memory_bytes[member.node] -= memory_bytes
+
+    def give_back(self, members: Sequence[Member], shape: Shape) -> None:
+        """Free what `members` name: the mirror image of `take`. A device that turned faulty under a lease does not come back with it."""
+        cpu_milli, memory_bytes = shape.cpu_milli_per_replica, shape.memory_bytes_per_replica
+        for member in members:
+            if member.devices:
+                self._set_free(member.node, self.free_devices[member.node] | (member.devices & self.layout.usable[member.node]))
+            self.free_cpu_milli[member.node] += cpu_milli
+            self.free_memory_bytes[member.node] += memory_bytes
+
+    def members_of(self, shape: Shape, slices: Sequence[Slice], nodes: Sequence[str]) -> list[Member]:
+        """Return the places of a running job. Nodes that left the fleet are left out: nothing of them can come back."""
+        devices = [0] * shape.replicas
+        for piece in slices:
+            devices[piece.replica] |= 1 << piece.device_index
+        position = self.layout.position
+        return [Member(position[name], devices[replica]) for replica, name in enumerate(nodes) if name in position]
+
+    def hold(self, shape: Shape, slices: Sequence[Slice], nodes: Sequence[str]) -> None:
+        """Take what a running job holds."""
+        self.take(self.members_of(shape, slices, nodes), shape)
+
+    def release(self, shape: Shape, slices: Sequence[Slice], nodes: Sequence[str]) -> None:
+        """Free what a running job held."""
+        self.give_back(self.members_of(shape, slices, nodes), shape)
+
+    def slices(self, members: Sequence[Member]) -> tuple[Slice, ...]:
+        """Name the slices of `members`, replica by replica, devices in order."""
+        nodes = self.layout.nodes
+        return tuple(
+            Slice(replica, nodes[member.node].name, index, MILLI_GPU_PER_DEVICE)
+            for replica, member in enumerate(members)
+            for index in bits(member.devices)
+        )
+
+    def node_names(self, members: Sequence[Member]) -> tuple[str, ...]:
+        """Name the node of each replica."""
+        nodes = self.layout.nodes
+        return tuple([nodes[member.node].name for member in members])
+
+    def allowed(self, shape: Shape) -> int:
+        """Return the schedulable nodes on the sites that `shape` accepts, as a set of bits."""
+        if not shape.sites:
+            return self.layout.schedulable
+        mask = 0
+        for site in shape.sites:
+            mask |= self.layout.sites.get(site, 0)
+        return mask & self.layout.schedulable
+
+    def free_on(self, mask: int, model: str) -> int:
+        """Count free devices of `model` on the nodes of `mask`."""
+        return sum(count * (members & mask).bit_count() for count, members in enumerate(self.buckets.get(model, ())))
+
+    def replicas_on(self, position: int, shape: Shape) -> int:
+        """How many replicas of `shape` fit on one node now, by devices, CPU and memory."""
+        fitting = shape.replicas
+        if shape.slices_per_replica:
+            fitting = min(fitting, self.free_devices[position].bit_count() // shape.slices_per_replica)
+        if shape.cpu_milli_per_replica:
+            fitting = min(fitting, self.free_cpu_milli[position] // shape.cpu_milli_per_replica)
+        if shape.memory_bytes_per_replica:
+            fitting = min(fitting, self.free_memory_bytes[position] // shape.memory_bytes_per_replica)
+        return max(fitting, 0)
+
+    def replicas_within(self, mask: int, shape: Shape, model: str | None) -> int:
+        """How many replicas of `shape` fit on the nodes of `mask` together; stops counting once the gang fits."""
+        needs_machine = shape.cpu_milli_per_replica or shape.memory_bytes_per_replica
+        per_replica = shape.slices_per_replica
+        total = 0
+        if per_replica and model is not None:
+            row = self.buckets.get(model, [])
+            for count in range(len(row) - 1, per_replica - 1, -1):
+                members = row[count] & mask
+                total += count // per_replica * members.bit_count()
+            if total < shape.replicas or not needs_machine:
+                return total
+        total = 0
+        for position in bits(self.candidates(mask, per_replica, model)):
+            total += self.replicas_on(position, shape)
+            if total >= shape.replicas:
+                break
+        return total
+
+    def candidates(self, mask: int, free_devices: int, model: str | None) -> int:
+        """Return the nodes of `mask` with at least `free_devices` free devices of `model`; all of them when none is needed."""
+        if not free_devices or model is None:
+            return mask & self.layout.schedulable
+        found = 0
+        for members in self.buckets.get(model, [])[free_devices:]:
+            found |= members
+        return found & mask

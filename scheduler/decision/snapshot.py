@@ -1,0 +1,207 @@
+"""What a decision looks at: one frozen view of the fleet, the quotas and the queue at one moment.
+
+Owns the shapes of the input of `decide` and `forecast`. Does not own how it is gathered: scheduler.service reads rows
+or keeps an index up to date, scheduler.sim keeps a virtual world, and both hand in the same view. Nobody writes to a
+snapshot; a decision works on copies (`fleet.copy()`, `tree.copy()`), which are cheap because both are compact.
+
+Times are UTC milliseconds, GPUs milli-GPU. `tenant` always names a leaf of the quota tree: a tenant, or a project of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from domain.jobs import Shape
+from domain.slices import Flavor, Slice
+from quotas import tree as quota_tree
+from quotas.amount import Amount
+from quotas.tree import Tree
+from scheduler.decision.fit import Fleet
+from scheduler.decision.nodes import Device, Node
+
+__all__ = [
+    "CapacityReservation", "ClassKey", "Device", "JobClass", "Node", "Nomination", "PendingJob", "Placement", "Policy",
+    "RunningJob", "Snapshot", "Victims", "from_rows", "model_of", "order_classes", "usage_of",
+]  # fmt: skip
+
+SECOND_MS = 1_000
+DAY_MS = 86_400 * SECOND_MS
+
+
+class Victims(StrEnum):
+    """Which victim goes first among equals: the one that loses least work, or the newest, as in Kueue."""
+
+    LEAST_LOST = "least_lost"
+    KUEUE = "kueue"
+
+
+class Placement(StrEnum):
+    """Where a job goes among the places that fit."""
+
+    FRAGMENTATION = "fragmentation"
+    BEST_FIT = "best_fit"
+    FIRST_FIT = "first_fit"
+    SPREAD = "spread"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The operator's choices. `backfill_depth` blocked jobs per GPU model hold a forward start time, 0 switches it off."""
+
+    fair_sharing: bool = True
+    fair_share_half_life_ms: int = 7 * DAY_MS
+    backfill_depth: int = 100
+    min_runtime_ms: int = 0
+    preemption_grace_ms: int = 0
+    victims: Victims = Victims.LEAST_LOST
+    default_limit_ms: int = DAY_MS
+    nomination_timeout_ms: int = 60 * SECOND_MS
+    placement: Placement = Placement.FRAGMENTATION
+    forecast_depth: int = 100
+    spans_nodes: bool = True  # False: all replicas of a gang share one node
+
+
+@dataclass(frozen=True, slots=True)
+class RunningJob:
+    """A job that holds a lease. `nodes[i]` is the node of replica i; `flavor` is None for a job without GPUs."""
+
+    job: str
+    attempt: int
+    lease_id: str
+    tenant: str
+    shape: Shape
+    started_ms: int
+    limit_ms: int
+    seq: int
+    submitted_ms: int
+    flavor: str | None
+    slices: tuple[Slice, ...]
+    nodes: tuple[str, ...]
+    priority: int = 0
+    is_preemptible: bool = True
+    checkpoint_ms: int | None = None  # when work was last saved; None = all of the attempt would be lost
+
+    def ends_ms(self, now_ms: int) -> int:
+        """The latest time at which its slices come back; one that overran its limit may end any moment."""
+        return max(self.started_ms + self.limit_ms, now_ms + 1)
+
+
+@dataclass(frozen=True, slots=True)
+class PendingJob:
+    """A queued job. `attempt` is the number that its next start gets; a preempted job keeps `seq` and `submitted_ms`."""
+
+    job: str
+    seq: int
+    submitted_ms: int
+    attempt: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ClassKey:
+    """What jobs must have in common to get the same answer."""
+
+    tenant: str
+    shape: Shape
+    limit_ms: int
+    priority: int = 0
+    project: str = ""
+    user: str | None = None
+    is_preemptible: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class JobClass:
+    """The queued jobs of one class, ordered by submit time, then arrival sequence. Never empty."""
+
+    key: ClassKey
+    jobs: Sequence[PendingJob]
+
+
+@dataclass(frozen=True, slots=True)
+class CapacityReservation:
+    """Slices set aside for a tenant in a window of time."""
+
+    name: str
+    tenant: str
+    flavor: str
+    milli_gpu: int
+    start_ms: int
+    end_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Nomination:
+    """Slices held for a job whose victims are leaving, until it starts or `expires_ms` passes."""
+
+    job: str
+    attempt: int
+    slices: tuple[Slice, ...]
+    expires_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything that one decision may know. Make it with `from_rows`, or hand in a fleet and tree kept up to date.
+
+    `tree` and `fleet` already count what `running` holds.
+    """
+
+    now_ms: int
+    policy: Policy
+    nodes: Sequence[Node]
+    flavors: Mapping[str, Flavor]
+    tree: Tree
+    fleet: Fleet
+    running: Sequence[RunningJob] = ()
+    classes: Sequence[JobClass] = ()
+    capacity_reservations: Sequence[CapacityReservation] = ()
+    nominations: Sequence[Nomination] = ()
+
+
+def from_rows(
+    *,
+    now_ms: int,
+    policy: Policy,
+    nodes: Sequence[Node],
+    flavors: Mapping[str, Flavor],
+    tree: Tree,
+    running: Sequence[RunningJob] = (),
+    classes: Sequence[JobClass] = (),
+    capacity_reservations: Sequence[CapacityReservation] = (),
+    nominations: Sequence[Nomination] = (),
+) -> Snapshot:
+    """Build a snapshot from plain rows. `tree` comes without usage: what `running` holds is charged to a copy of it."""
+    charged = tree.copy()
+    fleet = Fleet(nodes)
+    for job in running:
+        fleet.hold(job.shape, job.slices, job.nodes)
+        if job.tenant in charged:
+            charged.add(job.tenant, usage_of(job.shape, model_of(job.flavor, flavors)))
+    return Snapshot(now_ms, policy, nodes, flavors, charged, fleet, running, classes, capacity_reservations, nominations)
+
+
+def model_of(flavor: str | None, flavors: Mapping[str, Flavor]) -> str | None:
+    """Return the GPU model that a flavor is cut from; a name that is no flavor is taken for a model."""
+    if flavor is None:
+        return None
+    known = flavors.get(flavor)
+    return known.gpu_model if known else flavor
+
+
+def usage_of(shape: Shape, model: str | None) -> dict[str, Amount]:
+    """Return what a job of `shape` charges to its tenant's quota while it holds its lease."""
+    usage: dict[str, Amount] = {}
+    if model is not None and shape.slices:
+        usage[model] = Amount(shape.milli_gpu)
+    if shape.cpu_milli_per_replica:
+        usage[quota_tree.RESOURCE_CPU] = Amount(shape.cpu_milli_per_replica * shape.replicas)
+    if shape.memory_bytes_per_replica:
+        usage[quota_tree.RESOURCE_MEMORY] = Amount(shape.memory_bytes_per_replica * shape.replicas)
+    return usage
+
+
+def order_classes(classes: Iterable[JobClass]) -> list[JobClass]:
+    """Return classes by the arrival of their first job: the order in which ties are broken."""
+    return sorted(classes, key=lambda job_class: (job_class.jobs[0].submitted_ms, job_class.jobs[0].seq))
