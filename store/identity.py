@@ -256,7 +256,8 @@ class CreateKey:
             raise InvalidError("unknown_node", f"there is no node {self.node!r}", field="node")
         values = {
             "id": self.id, "user_id": self.user_id, "name": self.name, "secret_sha256": self.secret_sha256,
-            "scopes": json.dumps(self.scopes), "node_name": self.node, "created_at_ms": self.now_ms, "expires_at_ms": self.expires_at_ms, "revoked_at_ms": None,
+            "scopes": json.dumps(self.scopes), "node_name": self.node, "created_at_ms": self.now_ms,
+            "expires_at_ms": self.expires_at_ms, "revoked_at_ms": None,
         }  # fmt: skip
         connection.execute(insert(_key), values)
         return KeyView(self.id, self.user_id, self.name, self.scopes, self.node, self.now_ms, self.expires_at_ms, None)
@@ -362,6 +363,17 @@ class Tenants:
 
 
 @dataclass(frozen=True, slots=True)
+class TenantByName:
+    """One tenant."""
+
+    name: str
+
+    def fetch(self, connection: Connection, /) -> TenantView:
+        """Return the tenant; NotFoundError."""
+        return find_tenant(connection, self.name)
+
+
+@dataclass(frozen=True, slots=True)
 class Projects:
     """Projects of a tenant in order of name after `after`."""
 
@@ -378,12 +390,13 @@ class Projects:
 
 @dataclass(frozen=True, slots=True)
 class Users:
-    """Users in order of identifier after `after`; `tenant_id` and `name` narrow."""
+    """Users in order of identifier after `after`; `tenant_id`, `name` and the name of a tenant narrow."""
 
     after: str = ""
     limit: int = LIST_MAXIMUM
     tenant_id: str | None = None
     name: str | None = None
+    tenant: str | None = None
 
     def fetch(self, connection: Connection, /) -> tuple[UserView, ...]:
         """Return at most `limit` users."""
@@ -392,6 +405,8 @@ class Users:
             statement = statement.where(_user.c.tenant_id == self.tenant_id)
         if self.name is not None:
             statement = statement.where(_user.c.name == self.name)
+        if self.tenant is not None:
+            statement = statement.where(_tenant.c.name == self.tenant)
         return tuple(UserView(*row) for row in connection.execute(statement))
 
 

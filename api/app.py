@@ -1,0 +1,42 @@
+"""The application: routes, problems, limits and metrics around one store.
+
+`create_app` is the only way to make one; there is no global state. What handlers share hangs on `app.state`: store, settings,
+authenticator, catalogs, measures. The composition root serves it; tests call it directly.
+"""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from api import problems
+from api.auth import Authenticator
+from api.catalog import Catalogs
+from api.edge import Edge, Measures
+from api.routes import jobs, people, tenants
+from api.settings import ApiSettings
+from store.engine import Store
+
+ROUTERS = (people.router, tenants.router, jobs.router)
+
+
+def create_app(store: Store, settings: ApiSettings) -> FastAPI:
+    """Return the application over an open, migrated store. The caller closes the store."""
+    app = FastAPI(
+        title="Terrace",
+        version=settings.service_version,
+        description="Share a fleet of GPU nodes among many businesses.",
+        docs_url=None,  # the pages would load their scripts from elsewhere
+        redoc_url=None,
+        openapi_url="/v1/openapi.json",
+    )
+    measures = Measures()
+    app.state.store = store
+    app.state.settings = settings
+    app.state.authenticator = Authenticator(store, settings)
+    app.state.catalogs = Catalogs(store, settings)
+    app.state.measures = measures
+    problems.install(app)
+    for router in ROUTERS:
+        app.include_router(router)
+    app.add_middleware(Edge, measures=measures, body_bytes_maximum=settings.body_bytes_maximum)
+    return app

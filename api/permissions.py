@@ -1,0 +1,83 @@
+"""What each role may do, as data, and the dependency that asks.
+
+Owns: the list of permissions, the table role -> permissions, and how scopes narrow them. It does not know tenants: routes pass
+the principal's tenant to the store, where somebody else's object is missing. To add a permission, add it here; nothing else grants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from fastapi import Request
+
+from api.auth import Authenticator
+from store.errors import ForbiddenError
+from store.identity import Principal
+
+_TENANT_READ = {
+    "jobs:read", "projects:read", "flavors:read", "prices:read", "quotas:read", "usage:read", "events:read", "keys:own", "tenants:read",
+}  # fmt: skip
+_TENANT_WORK = _TENANT_READ | {"jobs:write", "archives:write", "estimates:write"}
+_FLEET_READ = {"nodes:read", "flavors:read", "prices:read", "quotas:read", "tenants:read", "projects:read", "usage:read", "keys:own"}
+
+ROLE_PERMISSIONS: dict[str, frozenset[str]] = {
+    "viewer": frozenset(_TENANT_READ),
+    "member": frozenset(_TENANT_WORK),
+    "admin": frozenset(_TENANT_WORK | {"projects:write", "users:read", "users:write", "keys:write"}),
+    "finance": frozenset(_FLEET_READ | {"jobs:read", "prices:write"}),
+    "operator": frozenset(
+        _FLEET_READ
+        | {
+            "jobs:read", "jobs:cancel_any", "events:read", "tenants:write", "projects:write", "users:read", "users:write", "keys:write",
+            "nodes:write", "prices:write", "quotas:write",
+        }
+    ),
+    "node": frozenset({"agents:speak"}),
+}  # fmt: skip
+PERMISSIONS = frozenset[str]().union(*ROLE_PERMISSIONS.values())
+
+
+def scope_covers(scope: str, permission: str) -> bool:
+    """Tell whether a scope grants a permission: `*`, `jobs:*` or the permission itself."""
+    return scope in ("*", permission) or (scope.endswith(":*") and permission.startswith(scope[:-1]))
+
+
+def is_known_scope(scope: str) -> bool:
+    """Tell whether a scope grants any permission that exists."""
+    return any(scope_covers(scope, permission) for permission in PERMISSIONS)
+
+
+def granted(role: str, scopes: Iterable[str]) -> frozenset[str]:
+    """Return the permissions of a key: its role's, narrowed by its scopes."""
+    wanted = tuple(scopes)
+    return frozenset(item for item in ROLE_PERMISSIONS.get(role, ()) if any(scope_covers(scope, item) for scope in wanted))
+
+
+class Needs:
+    """A dependency: the request's principal, when its key grants one of the permissions; ForbiddenError otherwise."""
+
+    def __init__(self, *permissions: str) -> None:
+        unknown = set(permissions) - PERMISSIONS
+        if unknown:
+            raise ValueError(f"permissions: {sorted(unknown)} are granted to nobody")
+        self.permissions = permissions
+
+    async def __call__(self, request: Request) -> Principal:
+        """Return the principal."""
+        authenticator: Authenticator = request.app.state.authenticator
+        principal = await authenticator.authenticate(request.headers.get("authorization"))
+        grants = granted(principal.role, principal.scopes)
+        if grants.isdisjoint(self.permissions):
+            raise ForbiddenError(
+                "permission_missing",
+                f"this needs the permission {' or '.join(self.permissions)}",
+                permission=self.permissions[0],
+                role=principal.role,
+            )
+        return principal
+
+
+async def anyone(request: Request) -> Principal:
+    """A dependency: the request's principal, whatever it may do."""
+    authenticator: Authenticator = request.app.state.authenticator
+    return await authenticator.authenticate(request.headers.get("authorization"))

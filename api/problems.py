@@ -1,0 +1,168 @@
+"""Refusals as RFC 9457 problems with a stable `code`.
+
+Owns the one mapping from exception to status, and the shape of validation errors: each names its field's path and the limit that it broke.
+A 500 says nothing but its request identifier; the rest goes to the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic_core import to_json
+from starlette.exceptions import HTTPException
+
+from api.auth import UnauthenticatedError
+from store.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError, RefusalError, StaleError, StoreBusyError
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER_SECONDS = 1
+ERRORS_MAXIMUM = 50
+
+log = structlog.get_logger(__name__)
+
+
+class TooManyRequestsError(RefusalError):
+    """A rate or a queue is full; `data` says after how many seconds to try again."""
+
+
+class TooLargeError(RefusalError):
+    """A body is larger than its limit."""
+
+
+STATUSES: tuple[tuple[type[RefusalError], HTTPStatus], ...] = (
+    (UnauthenticatedError, HTTPStatus.UNAUTHORIZED),
+    (ForbiddenError, HTTPStatus.FORBIDDEN),
+    (NotFoundError, HTTPStatus.NOT_FOUND),
+    (StaleError, HTTPStatus.CONFLICT),
+    (ConflictError, HTTPStatus.CONFLICT),
+    (TooLargeError, HTTPStatus.CONTENT_TOO_LARGE if hasattr(HTTPStatus, "CONTENT_TOO_LARGE") else HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+    (InvalidError, HTTPStatus.UNPROCESSABLE_ENTITY),
+    (TooManyRequestsError, HTTPStatus.TOO_MANY_REQUESTS),
+    (StoreBusyError, HTTPStatus.SERVICE_UNAVAILABLE),
+)
+_RETRYABLE = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
+# What pydantic calls the limits of its constraints.
+_LIMIT_KEYS = ("ge", "gt", "le", "lt", "max_length", "min_length", "pattern", "expected", "multiple_of")
+
+
+def status_of(error: RefusalError) -> HTTPStatus:
+    """Return the HTTP status of a refusal; 500 for a class that this module does not know."""
+    return next((status for kind, status in STATUSES if isinstance(error, kind)), HTTPStatus.INTERNAL_SERVER_ERROR)
+
+
+def body(
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    errors: Sequence[Mapping[str, Any]] = (),
+    data: Mapping[str, Any] | None = None,
+    request_id: str | None = None,
+) -> dict[str, Any]:
+    """Return the fields of a problem (terrace.models.common.Problem)."""
+    return {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "errors": list(errors),
+        "data": dict(data or {}),
+        "request_id": request_id,
+    }
+
+
+def of_refusal(error: RefusalError, *, request_id: str | None = None) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the problem and the headers of a refusal."""
+    status = status_of(error)
+    data = dict(error.data)
+    field = data.pop("field", None)
+    errors = [{"field": field, "message": error.message, "limit": data.get("limit")}] if field is not None else []
+    headers = {}
+    if status in _RETRYABLE:
+        headers["Retry-After"] = str(data.get("retry_after_seconds", RETRY_AFTER_SECONDS))
+    if status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
+    return body(status, error.code, error.message, errors=errors, data=data, request_id=request_id), headers
+
+
+def response(problem: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
+    """Return a problem as an HTTP response."""
+    return Response(to_json(problem, fallback=str), problem["status"], dict(headers or {}), MEDIA_TYPE)
+
+
+def body_too_large(limit_bytes: int, *, request_id: str | None = None) -> dict[str, Any]:
+    """Return the problem of a body over `body_bytes_maximum`."""
+    detail = f"the body is larger than body_bytes_maximum = {limit_bytes} bytes"
+    errors = [{"field": "body", "message": detail, "limit": limit_bytes}]
+    return body(413, "body_too_large", detail, errors=errors, data={"limit": limit_bytes}, request_id=request_id)
+
+
+def field_path(location: Sequence[str | int]) -> str:
+    """Return where an error is, as `jobs[3].gpus`; the part of the request comes first only when it is not the body."""
+    parts = list(location)
+    if parts and parts[0] in ("body", "path"):
+        parts = parts[1:]
+    path = ""
+    for part in parts:
+        path += f"[{part}]" if isinstance(part, int) else (f".{part}" if path else str(part))
+    return path or "body"
+
+
+def validation_errors(errors: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return pydantic's errors as fields with messages and limits, at most `ERRORS_MAXIMUM`. What was sent is not repeated."""
+    answers = []
+    for error in errors[:ERRORS_MAXIMUM]:
+        context = error.get("ctx", {})
+        limit = next((context[key] for key in _LIMIT_KEYS if key in context), None)
+        answers.append({"field": field_path(error["loc"]), "message": error["msg"], "limit": limit})
+    return answers
+
+
+def _request_id(request: Request) -> str | None:
+    identifier: str | None = request.scope.get("terrace.request_id")
+    return identifier
+
+
+async def _on_refusal(request: Request, error: Exception) -> Response:
+    if not isinstance(error, RefusalError):
+        raise error
+    return response(*of_refusal(error, request_id=_request_id(request)))
+
+
+async def _on_invalid(request: Request, error: Exception) -> Response:
+    if not isinstance(error, RequestValidationError):
+        raise error
+    errors = validation_errors(error.errors())
+    detail = "; ".join(f"{item['field']}: {item['message']}" for item in errors[:3])
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    return response(body(status, "invalid_request", detail, errors=errors, request_id=_request_id(request)))
+
+
+async def _on_http(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    limit_bytes = getattr(error, "limit_bytes", None)
+    if limit_bytes is not None:
+        return response(body_too_large(limit_bytes, request_id=_request_id(request)), {"Connection": "close"})
+    codes = {404: "route_not_found", 405: "method_not_allowed", 400: "malformed_request"}
+    code = codes.get(error.status_code, "http_error")
+    return response(body(error.status_code, code, str(error.detail), request_id=_request_id(request)), error.headers)
+
+
+async def _on_defect(request: Request, error: Exception) -> Response:
+    log.error("request failed", request_id=_request_id(request), method=request.method, path=request.url.path, exc_info=error)
+    return response(body(500, "internal_error", "the service failed; quote the request_id", request_id=_request_id(request)))
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of `app` a problem."""
+    app.add_exception_handler(RefusalError, _on_refusal)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(Exception, _on_defect)

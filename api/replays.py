@@ -1,0 +1,76 @@
+"""Creating requests: one command, answered once per Idempotency-Key.
+
+Owns the header's rules and the response; store/idempotency.py owns the record. Called by every creating route.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, TypeVar
+
+from fastapi import Header, Request, Response
+from pydantic import BaseModel
+from pydantic_core import to_json
+
+from api import clock, problems
+from store.commands import Command
+from store.engine import Store
+from store.errors import StaleError
+from store.idempotency import OnceOnly, Rendered
+from store.identity import Principal
+
+KEY_LENGTH_MAXIMUM = 255
+RACES_MAXIMUM = 3
+CREATED = 201
+
+T = TypeVar("T")
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=KEY_LENGTH_MAXIMUM,
+        description="The same key and body get the first answer again, for 24 hours.",
+    ),
+]
+
+
+async def create(
+    request: Request,
+    principal: Principal,
+    *,
+    key: str | None,
+    command: Command[T],
+    answer: Callable[[T], BaseModel | Mapping[str, Any]],
+    once: str | None = None,
+) -> Response:
+    """Run `command` once for this key and return its answer with 201. With `once`, a repetition gets 409 with that code instead."""
+    store: Store = request.app.state.store
+
+    def render(result: T) -> Rendered:
+        fields = answer(result)
+        text = to_json(fields).decode()
+        if once is None:
+            return Rendered(CREATED, text)
+        problem = problems.body(409, once, "this answer is given once only; make another", data={"id": getattr(fields, "id", None)})
+        return Rendered(CREATED, text, repeated=(409, to_json(problem).decode()))
+
+    route = f"{request.method} {request.url.path}"
+    digest = hashlib.sha256(await request.body()).hexdigest() if key is not None else ""
+    wrapped = OnceOnly(command, render, principal.user_id, key, route, body_sha256=digest, now_ms=clock.now_ms())
+    answered = await _run(store, wrapped)
+    headers = {"Idempotency-Replayed": "true"} if answered.is_replayed else None
+    media_type = "application/json" if answered.status < 400 else problems.MEDIA_TYPE
+    return Response(answered.body, answered.status, headers, media_type)
+
+
+async def _run(store: Store, command: Command[T]) -> T:
+    for _ in range(RACES_MAXIMUM - 1):
+        try:
+            return await store.run(command)
+        except StaleError as error:
+            if error.code != "idempotency_race":
+                raise
+    return await store.run(command)

@@ -1,0 +1,116 @@
+"""Jobs: submit (one or a batch), list, read, cancel.
+
+A submit is one command and reads nothing back. Handlers on the hot path answer bytes that are already JSON; the declared response models
+are what tests hold them against. Logs and events of jobs are in routes/streams.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from api import answers, clock, pages, replays, submission
+from api.catalog import Catalogs
+from api.permissions import Needs
+from api.problems import TooManyRequestsError
+from api.replays import IdempotencyKey
+from store.errors import InvalidError
+from store.identity import Principal
+from store.job_reads import JobsPage, JobView, JobWithAttempts
+from store.jobs import CancelJob, NewJob, SubmitJobs, Submitter
+from terrace.models.common import Page
+from terrace.models.jobs import JobAnswer, JobBatch, JobBatchAnswer, JobDetail, JobSpec, JobState
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+QUEUE_FULL_RETRY_SECONDS = 30
+
+Reads = Annotated[Principal, Depends(Needs("jobs:read"))]
+Submits = Annotated[Principal, Depends(Needs("jobs:write"))]
+Cancels = Annotated[Principal, Depends(Needs("jobs:write", "jobs:cancel_any"))]
+
+
+@router.post("", status_code=201, response_model=JobAnswer)
+async def submit_job(request: Request, principal: Submits, sent: JobSpec, key: IdempotencyKey = None) -> Response:
+    """Accept a job. 201 means that it is durable; it carries the newest answer known for its class."""
+    command = await _command(request, principal, [sent], is_batch=False)
+    return await replays.create(request, principal, key=key, command=command, answer=_one)
+
+
+@router.post("/batch", status_code=201, response_model=JobBatchAnswer)
+async def submit_batch(request: Request, principal: Submits, sent: JobBatch, key: IdempotencyKey = None) -> Response:
+    """Accept all jobs of a batch or none, in one durable step. A refusal names the job by its position."""
+    command = await _command(request, principal, sent.jobs, is_batch=True)
+    return await replays.create(request, principal, key=key, command=command, answer=_many)
+
+
+@router.get("", response_model=Page[JobAnswer])
+async def list_jobs(
+    request: Request,
+    principal: Reads,
+    state: Annotated[list[JobState] | None, Query(description="Repeat to ask for several states.")] = None,
+    project: Annotated[str | None, Query(max_length=63)] = None,
+    tenant: Annotated[str | None, Query(max_length=63)] = None,
+    cursor: pages.Cursor = None,
+    limit: pages.Limit = pages.LIMIT_DEFAULT,
+) -> Response:
+    """List jobs, newest first: the own tenant's, or everybody's for operators and finance."""
+    query = JobsPage(
+        limit,
+        pages.decode_number(cursor),
+        tenant_id=principal.tenant_id,
+        tenant=tenant,
+        project=project,
+        states=[item.value for item in state or []],
+    )
+    found = await request.app.state.store.read(query)
+    cursor_after = pages.next_cursor(found, limit, lambda item: item.seq)
+    return answers.response({"items": [answers.job(item) for item in found], "next_cursor": cursor_after})
+
+
+@router.get("/{job_id}", response_model=JobDetail)
+async def read_job(request: Request, principal: Reads, job_id: str) -> Response:
+    """Return a job with its attempts, why it waits, and when it is expected to start."""
+    view, attempts = await request.app.state.store.read(JobWithAttempts(job_id, principal.tenant_id))
+    return answers.response(answers.job_detail(view, attempts))
+
+
+@router.post("/{job_id}/cancel", response_model=JobAnswer)
+async def cancel_job(request: Request, principal: Cancels, job_id: str) -> Response:
+    """Cancel a job: at once when it waits, otherwise after its processes got notice and grace. Doing it again changes nothing."""
+    command = CancelJob(job_id, principal.tenant_id, principal.user_id, clock.now_ms())
+    return answers.response(answers.job(await request.app.state.store.run(command)))
+
+
+async def _command(request: Request, principal: Principal, specs: Sequence[JobSpec], *, is_batch: bool) -> SubmitJobs:
+    catalogs: Catalogs = request.app.state.catalogs
+    tenant_id, tenant = principal.tenant_id, principal.tenant
+    if tenant_id is None or tenant is None:
+        raise InvalidError("no_tenant", "this key belongs to no tenant, so it cannot submit jobs")
+    jobs = await prepare(catalogs, specs, tenant_id=tenant_id, is_batch=is_batch)
+    maximum = request.app.state.settings.open_jobs_maximum
+    if await catalogs.count_open_jobs(tenant_id, len(jobs)) > maximum:
+        message = f"the tenant may have at most open_jobs_maximum = {maximum} jobs that have not ended"
+        raise TooManyRequestsError("too_many_open_jobs", message, limit=maximum, retry_after_seconds=QUEUE_FULL_RETRY_SECONDS)
+    request.app.state.measures.jobs.inc(len(jobs))
+    return SubmitJobs(Submitter(tenant_id, tenant, principal.user_id, principal.user), jobs, clock.now_ms())
+
+
+async def prepare(catalogs: Catalogs, specs: Sequence[JobSpec], *, tenant_id: str, is_batch: bool) -> list[NewJob]:
+    """Return the jobs to store; a refusal is decided on catalogs read now, an acceptance may rest on slightly older ones."""
+    try:
+        fleet, tenant = await catalogs.fleet(), await catalogs.tenant(tenant_id)
+        return submission.prepare(specs, fleet, tenant, tenant_id=tenant_id, is_batch=is_batch, new_id=clock.new_id)
+    except InvalidError:
+        fleet, tenant = await catalogs.fleet(is_fresh=True), await catalogs.tenant(tenant_id, is_fresh=True)
+        return submission.prepare(specs, fleet, tenant, tenant_id=tenant_id, is_batch=is_batch, new_id=clock.new_id)
+
+
+def _one(accepted: list[JobView]) -> Mapping[str, Any]:
+    return answers.job(accepted[0])
+
+
+def _many(accepted: list[JobView]) -> Mapping[str, Any]:
+    return {"jobs": [answers.job(item) for item in accepted]}

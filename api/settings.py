@@ -1,0 +1,50 @@
+"""Settings of the API process: every limit with its unit and who should change it.
+
+A plain value. The composition root fills it from the environment; tests and benchmarks build it directly.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+MEBIBYTE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveLimits:
+    """What an uploaded archive may be. Operators raise these for tenants with large working directories."""
+
+    compressed_bytes_maximum: int = 256 * MEBIBYTE
+    unpacked_bytes_maximum: int = 1_024 * MEBIBYTE
+    members_maximum: int = 20_000
+    ratio_maximum: int = 200  # unpacked bytes per compressed byte
+    ratio_floor_bytes: int = 16 * MEBIBYTE  # below this much, any ratio is harmless
+    path_length_maximum: int = 1_024
+
+
+@dataclass(frozen=True, slots=True)
+class ApiSettings:
+    """Everything that the API needs to know before it starts."""
+
+    state_dir: Path  # archives lie below it; operators
+    currency: str = "USD"  # of estimates and price listings; operators
+    is_embedded: bool = False  # told to clients; `terraced up` sets it
+    service_version: str = "0.1.0"
+    body_bytes_maximum: int = 8 * MEBIBYTE  # of any body but an archive; operators
+    archive: ArchiveLimits = ArchiveLimits()
+    open_jobs_maximum: int = 50_000  # of one tenant, not yet ended; operators
+    estimates_per_minute: int = 120  # of one tenant; operators
+    key_cache_seconds: float = 5.0  # how long another replica's revocation may go unseen; security-minded operators
+    key_cache_maximum: int = 10_000  # keys remembered at once; nobody needs to
+    catalog_seconds: float = 2.0  # how old flavors, tiers, projects and quotas may be when a job is accepted; nobody needs to
+    long_poll_seconds_maximum: float = 30.0  # of an agent's wait for assignments; operators behind impatient proxies
+    stream_seconds_maximum: float = 3_600.0  # an event stream ends then and the client resumes; operators
+    streams_maximum: int = 1_000  # event streams open at once in one process; operators
+    heartbeat_seconds: float = 15.0  # of silence before a stream sends a comment; operators behind impatient proxies
+    log_bytes_per_attempt_maximum: int = 64 * MEBIBYTE  # output beyond is dropped; operators
+
+    @property
+    def archives_dir(self) -> Path:
+        """Where archives lie: `TENANT_ID/SHA256` below this."""
+        return self.state_dir / "archives"

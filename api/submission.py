@@ -1,0 +1,189 @@
+"""From what a client sent to jobs that can be stored: every check that rows and catalogs know, before anything is written.
+
+Pure but for identifiers: `prepare` turns specifications and catalogs into `NewJob`s or raises the first refusal, which names the field by
+its path and the limit that it broke. Shape and ranges were checked by the wire models before. Whether a job *can ever* run is decided here;
+whether it may run *now* is the scheduler's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from domain.jobs import Shape
+from domain.slices import MILLI_GPU_PER_DEVICE, DeviceMode
+from store import jobs
+from store.catalog import FlavorTerms, FleetCatalog, NodeMaxima, TenantCatalog
+from store.errors import InvalidError
+from store.jobs import NewJob
+from terrace.models.jobs import JobSpec
+
+MILLISECONDS_PER_SECOND = 1_000
+KNOWN_NAMES_MAXIMUM = 50
+
+
+class Refusing:
+    """Raises InvalidError for fields of one specification, with the field's path in the request."""
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+
+    def refuse(self, code: str, field: str, message: str, limit: Any = None) -> NoReturn:
+        """Refuse `field`."""
+        path = f"{self._prefix}{field}"
+        raise InvalidError(code, f"{path}: {message}", field=path, limit=limit)
+
+
+def prepare(
+    specs: Sequence[JobSpec],
+    fleet: FleetCatalog,
+    tenant: TenantCatalog,
+    *,
+    tenant_id: str,
+    is_batch: bool,
+    new_id: Callable[[str], str],
+) -> list[NewJob]:
+    """Return the jobs to store, in order; InvalidError names the first field that cannot be."""
+    keys: dict[tuple[object, ...], jobs.ClassKey] = {}
+    made = []
+    for position, spec in enumerate(specs):
+        refusing = Refusing(f"jobs[{position}]." if is_batch else "")
+        shape, limit_ms, project_id = _resolve(spec, fleet, tenant, refusing)
+        known = (project_id, shape, limit_ms, spec.priority)
+        key = keys.get(known)
+        if key is None:
+            key = keys[known] = jobs.class_key(tenant_id, project_id, shape, limit_ms=limit_ms, priority=spec.priority)
+        made.append(
+            NewJob(
+                id=new_id("job"),
+                job_class=key,
+                shape=shape,
+                name=spec.name,
+                project=spec.project,
+                tier=spec.tier,
+                entrypoint=spec.entrypoint,
+                environment=spec.environment,
+                archive_sha256=spec.archive_sha256,
+                requirements=spec.requirements,
+                maximum_attempts=spec.maximum_attempts,
+            )
+        )
+    return made
+
+
+def _resolve(spec: JobSpec, fleet: FleetCatalog, tenant: TenantCatalog, refusing: Refusing) -> tuple[Shape, int, str]:
+    project_id = tenant.projects.get(spec.project)
+    if project_id is None:
+        refusing.refuse("unknown_project", "project", f"there is no project {spec.project!r}", _some(tenant.projects))
+    limit_ms = _limit_ms(spec, fleet, refusing)
+    if spec.gpus == 0:
+        flavors: tuple[FlavorTerms, ...] = ()
+        _check_without_gpus(spec, fleet, refusing)
+    else:
+        flavors = _possible(spec, _flavors(spec, fleet, tenant, refusing), fleet, tenant, refusing)
+    _check_ceiling(spec.cpu_milli * spec.replicas, "cpu", "cpu_milli", tenant, refusing)
+    _check_ceiling(spec.memory_bytes * spec.replicas, "memory", "memory_bytes", tenant, refusing)
+    shape = Shape(
+        flavors=tuple(flavor.name for flavor in flavors),
+        replicas=spec.replicas,
+        slices_per_replica=spec.gpus,
+        milli_gpu_per_slice=MILLI_GPU_PER_DEVICE,
+        cpu_milli_per_replica=spec.cpu_milli,
+        memory_bytes_per_replica=spec.memory_bytes,
+    )
+    return shape, limit_ms, project_id
+
+
+def _limit_ms(spec: JobSpec, fleet: FleetCatalog, refusing: Refusing) -> int:
+    tier = fleet.tiers.get(spec.tier)
+    if tier is None:
+        refusing.refuse("unknown_tier", "tier", f"there is no tier {spec.tier!r}", _some(fleet.tiers))
+    if not tier.priority_minimum <= spec.priority <= tier.priority_maximum:
+        bounds = [tier.priority_minimum, tier.priority_maximum]
+        refusing.refuse("priority_outside_tier", "priority", f"tier {spec.tier!r} allows {bounds[0]} to {bounds[1]}", bounds)
+    if spec.limit_seconds is None:
+        return tier.default_limit_ms
+    maximum_seconds = tier.maximum_limit_ms // MILLISECONDS_PER_SECOND
+    if spec.limit_seconds > maximum_seconds:
+        refusing.refuse("limit_over_tier", "limit_seconds", f"tier {spec.tier!r} allows at most {maximum_seconds} s", maximum_seconds)
+    return spec.limit_seconds * MILLISECONDS_PER_SECOND
+
+
+def _check_without_gpus(spec: JobSpec, fleet: FleetCatalog, refusing: Refusing) -> None:
+    if spec.cpu_milli == 0:
+        refusing.refuse("nothing_asked_for", "cpu_milli", "a job with gpus 0 needs CPUs", 1)
+    if spec.flavors:
+        refusing.refuse("flavors_without_gpus", "flavors", "a job with gpus 0 names no flavors", 0)
+    _check_node(spec, fleet.maxima.get(None), refusing)
+
+
+def _flavors(spec: JobSpec, fleet: FleetCatalog, tenant: TenantCatalog, refusing: Refusing) -> tuple[FlavorTerms, ...]:
+    whole = {name: flavor for name, flavor in fleet.flavors.items() if flavor.mode == DeviceMode.WHOLE}
+    if not spec.flavors:
+        chosen = tuple(flavor for flavor in whole.values() if tenant.ceilings.get(flavor.gpu_model, 0) > 0)
+        if not chosen:
+            refusing.refuse("not_permitted", "flavors", "the tenant has no quota for any GPU model", sorted(tenant.ceilings))
+        return chosen
+    for position, name in enumerate(spec.flavors):
+        if name not in whole:
+            refusing.refuse("unknown_flavor", f"flavors[{position}]", f"there is no flavor {name!r}", _some(whole))
+    if len(set(spec.flavors)) != len(spec.flavors):
+        refusing.refuse("flavor_twice", "flavors", "a flavor is named twice", 1)
+    return tuple(whole[name] for name in spec.flavors)
+
+
+def _possible(
+    spec: JobSpec, flavors: Sequence[FlavorTerms], fleet: FleetCatalog, tenant: TenantCatalog, refusing: Refusing
+) -> tuple[FlavorTerms, ...]:
+    """Return the flavors that could ever do; when none could, the refusal speaks of the last one."""
+    possible = []
+    refusal: InvalidError | None = None
+    for flavor in flavors:
+        try:
+            _check_quota(spec, flavor, tenant, refusing)
+            _check_node(spec, fleet.maxima.get(flavor.gpu_model), refusing)
+        except InvalidError as error:
+            refusal = error
+        else:
+            possible.append(flavor)
+    if not possible and refusal is not None:
+        raise refusal
+    return tuple(possible)
+
+
+def _check_quota(spec: JobSpec, flavor: FlavorTerms, tenant: TenantCatalog, refusing: Refusing) -> None:
+    ceiling_milli_gpu = tenant.ceilings.get(flavor.gpu_model)
+    if ceiling_milli_gpu is None:
+        refusing.refuse("not_permitted", "flavors", f"the tenant has no quota for {flavor.gpu_model}", sorted(tenant.ceilings))
+    ceiling = ceiling_milli_gpu // flavor.milli_gpu
+    wanted = spec.replicas * spec.gpus
+    if wanted > ceiling:
+        message = f"{spec.replicas} x {spec.gpus} = {wanted} GPUs, but the tenant's quota could give at most {ceiling} {flavor.name}"
+        refusing.refuse("exceeds_maximum", "gpus", message, ceiling)
+
+
+def _check_node(spec: JobSpec, maxima: NodeMaxima | None, refusing: Refusing) -> None:
+    """Refuse what no node has. A fleet whose nodes have not reported yet refuses nothing."""
+    if maxima is None:
+        return
+    if spec.gpus > maxima.devices:
+        refusing.refuse(
+            "exceeds_maximum", "gpus", f"a replica asks for {spec.gpus} GPUs, the largest node has {maxima.devices}", maxima.devices
+        )
+    if spec.cpu_milli > maxima.cpu_milli:
+        message = f"a replica asks for {spec.cpu_milli} milli-CPU, the largest node has {maxima.cpu_milli}"
+        refusing.refuse("exceeds_maximum", "cpu_milli", message, maxima.cpu_milli)
+    if spec.memory_bytes > maxima.memory_bytes:
+        message = f"a replica asks for {spec.memory_bytes} bytes, the largest node has {maxima.memory_bytes}"
+        refusing.refuse("exceeds_maximum", "memory_bytes", message, maxima.memory_bytes)
+
+
+def _check_ceiling(wanted: int, resource: str, field: str, tenant: TenantCatalog, refusing: Refusing) -> None:
+    ceiling = tenant.ceilings.get(resource)
+    if ceiling is not None and wanted > ceiling:
+        message = f"all replicas ask for {wanted}, but the tenant's quota could give at most {ceiling}"
+        refusing.refuse("exceeds_maximum", field, message, ceiling)
+
+
+def _some(names: Any) -> list[str]:
+    return sorted(names)[:KNOWN_NAMES_MAXIMUM]
