@@ -20,7 +20,7 @@ from billing.calc import report
 from domain.intervals import Interval
 from domain.money import Currency, Money
 from store.engine import Store
-from store.errors import InvalidError
+from store.errors import InvalidError, NotFoundError
 from store.identity import Principal, TenantByName
 from store.usage import ReportData, UsageBetween
 from terrace.models.usage import UsageCheck, UsageReport, UsageRow
@@ -51,15 +51,21 @@ async def usage_report(
     """Report usage and cost of ended leases in [from, to), grouped, with the proof against the leases."""
     store: Store = request.app.state.store
     window, groups = _window(start, end), _groups(by)
-    tenant_id = principal.tenant_id
-    if tenant is not None and tenant != principal.tenant:
-        tenant_id = (await store.read(TenantByName(tenant, visible_to=principal.tenant_id))).id
+    tenant_id = await _whose(store, principal, tenant)
     currency = Currency.from_code(request.app.state.settings.currency)
     data = await store.read(UsageBetween(window, currency.code, tenant_id))
     answer = _report(data, window, groups, currency)
     if "text/csv" in request.headers.get("accept", ""):
         return Response(_csv(answer, currency), media_type="text/csv; charset=utf-8")
     return answer
+
+
+async def _whose(store: Store, principal: Principal, tenant: str | None) -> str | None:
+    if tenant is None or tenant == principal.tenant:
+        return principal.tenant_id
+    if principal.tenant_id is not None:
+        raise NotFoundError("tenant_not_found", f"there is no tenant {tenant!r}", tenant=tenant)
+    return (await store.read(TenantByName(tenant))).id
 
 
 def _window(start: datetime | None, end: datetime | None) -> Interval:

@@ -16,7 +16,7 @@ import structlog
 from prometheus_client import Counter
 
 from billing.calc import rating
-from billing.service import clock, mapping
+from billing.service import clock
 from store import usage
 from store.engine import Store
 
@@ -39,9 +39,8 @@ async def rate_once(store: Store, settings: BillingSettings, *, now_ms: int) -> 
     leases, prices = await store.read(usage.LeasesToRate(settings.currency))
     if not leases:
         return 0
-    book = [mapping.price(row) for row in prices]
-    lines = [mapping.line_row(line, settings.currency) for row in leases for line in rating.rate(mapping.closed_lease(row), book)]
-    rated = await store.run(usage.StoreLines(lines, [row.id for row in leases], now_ms))
+    lines = [line for lease in leases for line in rating.rate(lease, prices)]
+    rated = await store.run(usage.StoreLines(lines, [lease.id for lease in leases], settings.currency, now_ms))
     LEASES_RATED.inc(rated)
     return rated
 

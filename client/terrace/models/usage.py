@@ -23,7 +23,10 @@ class UsageRow(Answer):
 
 
 class UsageCheck(Answer):
-    """The same totals computed from the leases themselves; the report is right when both agree to the unit."""
+    """The same totals computed from the leases themselves; the report is right when both agree to the unit.
+
+    `unrated_leases` have ended and get their lines within a moment; `open_leases` still run and are in no report yet.
+    """
 
     leases: int
     lease_milli_gpu_ms: int
@@ -31,6 +34,7 @@ class UsageCheck(Answer):
     lease_amount_units: int
     line_amount_units: int
     unrated_leases: int
+    open_leases: int = 0
     is_equal: bool
 
 
