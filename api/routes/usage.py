@@ -127,7 +127,7 @@ def _row(row: report.Row, groups: list[report.Group], names: dict[str, str], cur
         milli_gpu_ms=row.milli_gpu_ms,
         amount_units=row.amount_units,
         currency=currency.code,
-        **keys,  # type: ignore[arg-type]
+        **keys,
     )
 
 
