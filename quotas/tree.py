@@ -120,6 +120,7 @@ class Tree:
                 self._children[node.parent].append(name)
         self.resources = tuple(dict.fromkeys(resource for node in self._nodes.values() for resource in node.quotas))
         self._cells = self._build_cells()
+        self._lendable: dict[str, dict[str, Amount]] = {}  # fixed by the configuration, so copies share it
 
     def _path_to_root(self, name: str) -> tuple[str, ...]:
         path = [name]
@@ -151,6 +152,7 @@ class Tree:
         """Return a tree whose usage changes apart from this one; the configuration is shared."""
         twin = object.__new__(Tree)
         twin._nodes, twin._children, twin._paths, twin.resources = self._nodes, self._children, self._paths, self.resources
+        twin._lendable = self._lendable
         twin._cells = {
             name: {
                 resource: _Cell(cell.subtree_quota, cell.local_quota, cell.borrowing_limit, cell.usage)
@@ -272,6 +274,25 @@ class Tree:
     def borrowed(self, name: str, resource: str) -> Amount:
         """How much of the usage of `name` lies above its own quota, zero or more."""
         return amount.at_least_zero(amount.subtract(self.usage(name, resource), self.subtree_quota(name, resource)))
+
+    def bubbling(self, name: str, resource: str, wanted: Amount) -> Amount:
+        """How much of `wanted`, charged at `name` now, would show at its parent."""
+        cell = self._cells[name].get(resource)
+        if cell is None:
+            return wanted
+        local_free = amount.at_least_zero(amount.subtract(cell.local_quota, cell.usage))
+        return amount.at_least_zero(amount.subtract(wanted, local_free))
+
+    def lendable(self, name: str) -> dict[str, Amount]:
+        """What the members of cohort `name` could borrow of it when it stood empty: GPUs of all models as "gpu", CPU, memory."""
+        known = self._lendable.get(name)
+        if known is None:
+            known = {"gpu": amount.ZERO, RESOURCE_CPU: amount.ZERO, RESOURCE_MEMORY: amount.ZERO}
+            for resource in self.resources:
+                kind = resource if resource in (RESOURCE_CPU, RESOURCE_MEMORY) else "gpu"
+                known[kind] = amount.add(known[kind], self.maximum(name, resource))
+            self._lendable[name] = known
+        return known
 
     def is_blocked_by_borrowing_limit(self, name: str, resource: str, wanted: Amount) -> bool:
         """Tell whether a borrowing limit on the path refuses `wanted` although the nodes above could lend it."""

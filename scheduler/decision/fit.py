@@ -19,7 +19,7 @@ from scheduler.decision.nodes import Node
 
 DEVICES_PER_NODE_MAXIMUM = 256  # what a node may name; the buckets of a model have one place per count
 
-EVERY_NODE = -1  # all bits set
+SHAPES_KEPT_MAXIMUM = 10_000  # remembered answers of `largest_gang`; a tenant that varies its shapes cannot fill the memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,19 @@ def _usable_devices(node: Node) -> int:
     return usable
 
 
+def _room_when_empty(node: Node, shape: Shape, model: str | None) -> int:
+    if shape.slices_per_replica and node.gpu_model != model:
+        return 0
+    room = shape.replicas
+    if shape.slices_per_replica:
+        room = min(room, len(node.devices) // shape.slices_per_replica)
+    if shape.cpu_milli_per_replica:
+        room = min(room, node.cpu_milli // shape.cpu_milli_per_replica)
+    if shape.memory_bytes_per_replica:
+        room = min(room, node.memory_bytes // shape.memory_bytes_per_replica)
+    return room
+
+
 class _Layout:
     """What does not change within a decision: names, sites, racks, sizes. Shared by all copies of a fleet."""
 
@@ -69,8 +82,32 @@ class _Layout:
             if node.is_schedulable:
                 self.schedulable |= bit
 
+        self._largest_gangs: dict[tuple[Shape, str | None, bool], int] = {}
+
     def racks_of(self, site: str) -> list[int]:
         return [mask for (at, _), mask in self.racks.items() if at == site]
+
+    def largest_gang(self, shape: Shape, model: str | None, *, spans_nodes: bool) -> int:
+        """Return how many replicas the best site (the best node when gangs may not span nodes) takes when it stands empty.
+
+        Drained and lost nodes count, and faulty devices: they may return. The answer lasts as long as the nodes do, so it is kept.
+        """
+        key = (shape, model, spans_nodes)
+        known = self._largest_gangs.get(key)
+        if known is None:
+            if len(self._largest_gangs) >= SHAPES_KEPT_MAXIMUM:
+                self._largest_gangs.clear()
+            known = self._largest_gangs[key] = self._count_largest_gang(shape, model, spans_nodes)
+        return known
+
+    def _count_largest_gang(self, shape: Shape, model: str | None, spans_nodes: bool) -> int:
+        largest = 0
+        for site, mask in self.sites.items():
+            if shape.sites and site not in shape.sites:
+                continue
+            rooms = [_room_when_empty(self.nodes[position], shape, model) for position in bits(mask)]
+            largest = max(largest, sum(rooms) if spans_nodes else max(rooms))
+        return largest
 
 
 class Fleet:

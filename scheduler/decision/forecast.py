@@ -1,0 +1,82 @@
+"""Forecast: when waiting jobs would start, if every running job used its whole time limit and nobody else came.
+
+Its own pure function, on a slower loop than `decide`: it walks through the future once per class. Owns no rule: order comes from
+the plan, places and quota from the same gates. Limits are upper bounds, so a forecast start is late rather than early; jobs
+beyond `depth`, and those that do not fit within the walk, get the first time at which anything comes back ("not before").
+Jobs that can never start (invalid, not permitted, exceeds maximum) have no forecast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from domain.reasons import Reason, ReasonCode
+from scheduler.decision import gate
+from scheduler.decision.backfill import Future, Holds, Lease
+from scheduler.decision.decide import decide, leases_of
+from scheduler.decision.plan import Forecast, Plan
+from scheduler.decision.snapshot import ClassKey, JobClass, Snapshot, usage_of
+
+JOBS_MAXIMUM = 1_000  # jobs that get a start time of their own in one forecast, over all classes
+
+_NEVER = frozenset({ReasonCode.INVALID, ReasonCode.NOT_PERMITTED, ReasonCode.EXCEEDS_MAXIMUM})
+
+
+def forecast(snapshot: Snapshot, depth: int, *, plan: Plan | None = None) -> Mapping[ClassKey, Forecast]:
+    """Return the forecast of the first waiting job of each class. `plan` is the decision on this snapshot, made here when missing."""
+    plan = plan or decide(snapshot)
+    by_job = forecast_jobs(snapshot, depth, plan=plan)
+    started = {start.job for start in plan.starts}
+    first: dict[ClassKey, Forecast] = {}
+    for job_class in snapshot.classes:
+        for job in job_class.jobs:
+            if job.job not in started:
+                if job.job in by_job:
+                    first[job_class.key] = by_job[job.job]
+                break
+    return first
+
+
+def forecast_jobs(snapshot: Snapshot, depth: int, *, plan: Plan) -> Mapping[str, Forecast]:
+    """Return the forecast of every job that `plan` leaves waiting; classes in the order in which the plan considered them."""
+    classes = {job_class.key: job_class for job_class in snapshot.classes}
+    future = _after(snapshot, plan, classes)
+    holds = Holds()
+    left = JOBS_MAXIMUM
+    started = {start.job for start in plan.starts}
+    found: dict[str, Forecast] = {}
+    considered = 0
+    for class_reason in plan.reasons:
+        if class_reason.reason.code in _NEVER:
+            continue
+        waiting = [job.job for job in classes[class_reason.class_key].jobs if job.job not in started]
+        starts_ms: list[int] = []
+        if considered < depth and left > 0:
+            considered += 1
+            options = gate.options(snapshot, class_reason.class_key)
+            if not isinstance(options, Reason):
+                new = future.hold(class_reason.class_key, options, jobs=min(left, len(waiting)), holds=holds)
+                starts_ms = [hold.start_ms for hold in new]
+                left -= len(starts_ms)
+        for at, job in enumerate(waiting):
+            if at < len(starts_ms):
+                found[job] = Forecast(start_ms=starts_ms[at])
+            else:
+                found[job] = Forecast(not_before_ms=starts_ms[-1] if starts_ms else future.first_release_ms)
+    return found
+
+
+def _after(snapshot: Snapshot, plan: Plan, classes: Mapping[ClassKey, JobClass]) -> Future:
+    """Return the future as it looks once the plan's starts hold their slices."""
+    fleet, tree = snapshot.fleet.copy(), snapshot.tree.copy()
+    leases = leases_of(snapshot)
+    key_of = {job.job: (key, job.seq) for key, job_class in classes.items() for job in job_class.jobs}
+    for start in plan.starts:
+        key, seq = key_of[start.job]
+        flavor = snapshot.flavors.get(start.flavor) if start.flavor else None
+        usage = usage_of(key.shape, flavor.gpu_model if flavor else start.flavor)
+        members = fleet.members_of(key.shape, start.slices, start.nodes)
+        fleet.take(members, key.shape)
+        tree.add(key.tenant, usage)
+        leases.append(Lease(snapshot.now_ms + key.limit_ms, seq, key.tenant, key.shape, members, usage))
+    return Future(fleet, leases, now_ms=snapshot.now_ms, policy=snapshot.policy, tree=tree)

@@ -1,0 +1,179 @@
+"""Order: which class is considered next. Classes are few, jobs many; only the first job of each class competes.
+
+Owns the stated order of the design, section 6. Does not own what happens to the class considered (decide.py), which tells the
+queue afterwards: `started` (its usage grew, the next job of the class competes) or `blocked` (all of the class waits).
+
+Fair sharing on: down the quota tree, at each cohort the child with the lower weighted share after the start, then higher
+priority, earlier submit time, lower arrival sequence; inside a tenant priority comes before the share of its projects.
+Roots share nothing, so they compare by priority and age. Fair sharing off: starts within the tenant's own quota first,
+then priority, submit time, sequence. Only the path of the class that started is compared again: the rest cannot have changed.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from quotas import share
+from quotas.share import Share
+from quotas.tree import NodeKind, Tree
+from scheduler.decision import gate
+from scheduler.decision.gate import Option
+from scheduler.decision.snapshot import JobClass, PendingJob
+
+
+@dataclass(slots=True)
+class Entry:
+    """A class in the queue: its flavors that passed the fixed gates, and how many of its jobs have started."""
+
+    job_class: JobClass
+    options: tuple[Option, ...]
+    started: int = 0
+
+    @property
+    def job(self) -> PendingJob:
+        """The first job that has not started."""
+        return self.job_class.jobs[self.started]
+
+    @property
+    def is_spent(self) -> bool:
+        """True when every job of the class has started."""
+        return self.started >= len(self.job_class.jobs)
+
+    @property
+    def waiting(self) -> Sequence[PendingJob]:
+        """The jobs that have not started."""
+        return self.job_class.jobs[self.started :]
+
+    def rank(self) -> tuple[int, int, int]:
+        """Return priority, submit time and sequence so that smaller comes first."""
+        return (-self.job_class.key.priority, self.job.submitted_ms, self.job.seq)
+
+
+class Queue(Protocol):
+    """What `decide` asks; each call is about the entry that `head` returned last."""
+
+    def head(self) -> Entry | None:
+        """Return the entry to consider next, or None when all are spent or blocked."""
+
+    def started(self) -> None:
+        """Say that the head's first job started and that its usage is charged."""
+
+    def blocked(self) -> None:
+        """Say that no further job of the head can start in this decision."""
+
+
+def queue(entries: Sequence[Entry], tree: Tree, *, fair_sharing: bool) -> Queue:
+    """Return the queue for one decision. `tree` is the decision's own copy: the queue reads usage from it as it grows."""
+    return FairQueue(entries, tree) if fair_sharing else PriorityQueue(entries, tree)
+
+
+class PriorityQueue:
+    """One heap for all. An entry's place can only get worse while others start, so it is checked again when it comes up."""
+
+    def __init__(self, entries: Sequence[Entry], tree: Tree) -> None:
+        self._tree = tree
+        self._heap = [(self._key(entry), at, entry) for at, entry in enumerate(entries)]
+        heapq.heapify(self._heap)
+
+    def _key(self, entry: Entry) -> tuple[bool, tuple[int, int, int]]:
+        borrows = bool(gate.borrowed_by(self._tree, entry.job_class.key.tenant, entry.options[0]))
+        return (borrows, entry.rank())
+
+    def head(self) -> Entry | None:
+        while self._heap:
+            key, at, entry = self._heap[0]
+            current = self._key(entry)
+            if current == key:
+                return entry
+            heapq.heapreplace(self._heap, (current, at, entry))
+        return None
+
+    def started(self) -> None:
+        _, at, entry = self._heap[0]
+        if entry.is_spent:
+            heapq.heappop(self._heap)
+        else:
+            heapq.heapreplace(self._heap, (self._key(entry), at, entry))
+
+    def blocked(self) -> None:
+        heapq.heappop(self._heap)
+
+
+_Candidate = tuple[tuple[int, int, int], dict[str, Share], int]  # rank, shares along the path, place in the list of entries
+_ROOTS = ""  # stands above all roots; no quota node has an empty name
+
+
+class FairQueue:
+    """A tournament down the quota tree: every inner node keeps its children in a heap by their best candidate."""
+
+    def __init__(self, entries: Sequence[Entry], tree: Tree) -> None:
+        self._entries = entries
+        self._tree = tree
+        self._classes: dict[str, list[tuple[tuple[int, int, int], int]]] = {}
+        for at, entry in enumerate(entries):
+            self._classes.setdefault(entry.job_class.key.tenant, []).append((entry.rank(), at))
+        self._heaps: dict[str, list[tuple[Any, str, _Candidate]]] = {_ROOTS: []}
+        inner = {name for leaf in self._classes for name in tree.path(leaf)[1:]}
+        self._heaps |= {name: [] for name in inner}
+        below = {leaf: leaf for leaf in self._classes}
+        for leaf in below:
+            heapq.heapify(self._classes[leaf])
+        # Deepest first, so that the children of a node have their candidates before the node does.
+        for name in sorted(inner | set(below), key=lambda name: (-len(tree.path(name)), name)):
+            candidate = self._leaf_candidate(name) if name in self._classes else self._inner_candidate(name)
+            if candidate is not None:
+                parent = tree.node(name).parent or _ROOTS
+                heapq.heappush(self._heaps[parent], (self._key(parent, name, candidate), name, candidate))
+
+    def _leaf_candidate(self, leaf: str) -> _Candidate | None:
+        classes = self._classes[leaf]
+        if not classes:
+            return None
+        rank, at = classes[0]
+        return (rank, share.after(self._tree, leaf, self._entries[at].options[0].usage), at)
+
+    def _inner_candidate(self, name: str) -> _Candidate | None:
+        heap = self._heaps[name]
+        return heap[0][2] if heap else None
+
+    def _key(self, parent: str, child: str, candidate: _Candidate) -> Any:
+        rank, shares, _ = candidate
+        if parent == _ROOTS:
+            return rank
+        if self._tree.node(parent).kind is NodeKind.TENANT:
+            return (rank[0], shares[child], rank[1:])
+        return (shares[child], rank)
+
+    def head(self) -> Entry | None:
+        roots = self._heaps[_ROOTS]
+        return self._entries[roots[0][2][2]] if roots else None
+
+    def started(self) -> None:
+        at = self._heaps[_ROOTS][0][2][2]
+        entry = self._entries[at]
+        classes = self._classes[entry.job_class.key.tenant]
+        if entry.is_spent:
+            heapq.heappop(classes)
+        else:
+            heapq.heapreplace(classes, (entry.rank(), at))
+        self._bubble(entry.job_class.key.tenant)
+
+    def blocked(self) -> None:
+        tenant = self._entries[self._heaps[_ROOTS][0][2][2]].job_class.key.tenant
+        heapq.heappop(self._classes[tenant])
+        self._bubble(tenant)
+
+    def _bubble(self, leaf: str) -> None:
+        """Bring a leaf's new candidate up to the roots. The leaf won at every level, so it stands on top of every heap of its path."""
+        candidate = self._leaf_candidate(leaf)
+        for name in self._tree.path(leaf):
+            parent = self._tree.node(name).parent or _ROOTS
+            heap = self._heaps[parent]
+            if candidate is None:
+                heapq.heappop(heap)
+            else:
+                heapq.heapreplace(heap, (self._key(parent, name, candidate), name, candidate))
+            candidate = heap[0][2] if heap else None

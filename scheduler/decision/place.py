@@ -1,0 +1,218 @@
+"""Place: choose the nodes and devices of a gang among those that fit, or say why none does.
+
+Owns the placement policies for whole devices. Does not own the index (fit.py), quota (gate.py) or forward start times
+(backfill.py, which narrows the nodes that may be used). A gang is compact: one node before one rack before one site, and
+never two sites. Between equals the place that leaves the least behind wins (best fit), then the first in the
+snapshot. `first_fit` walks nodes in order, `spread` puts replicas on the emptiest nodes.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable
+
+from domain.jobs import Shape
+from domain.reasons import Reason, ReasonCode, Unblock
+from scheduler.decision.fit import Fleet, Member, bits
+from scheduler.decision.snapshot import Placement, Policy
+
+Members = list[Member]
+
+
+def place(fleet: Fleet, shape: Shape, *, model: str | None, policy: Policy, allowed: int) -> Members | None:
+    """Return one member per replica on the nodes of `allowed`, or None when the gang does not fit there."""
+    if model is not None and fleet.free_total.get(model, 0) < shape.slices:
+        return None
+    if shape.replicas == 1 or not policy.spans_nodes:
+        node = _single_node(fleet, shape, model, policy.placement, allowed)
+        return None if node is None else _take_on_nodes(fleet, shape, [(node, shape.replicas)])
+    if policy.placement in (Placement.FRAGMENTATION, Placement.BEST_FIT):
+        node = _single_node(fleet, shape, model, policy.placement, allowed)
+        if node is not None:
+            return _take_on_nodes(fleet, shape, [(node, shape.replicas)])
+    nodes = _smallest_group(fleet, shape, model, policy.placement, allowed)
+    if not nodes:
+        return None
+    return _fill(fleet, shape, model, policy.placement, nodes)
+
+
+def _take_on_nodes(fleet: Fleet, shape: Shape, counts: Iterable[tuple[int, int]]) -> Members:
+    """Choose devices, lowest index first, for the given numbers of replicas per node."""
+    members = []
+    for node, replicas in counts:
+        free = fleet.free_devices[node]
+        for _ in range(replicas):
+            devices = 0
+            for _ in range(shape.slices_per_replica):
+                lowest = free & -free
+                devices |= lowest
+                free ^= lowest
+            members.append(Member(node, devices))
+    return members
+
+
+def _single_node(fleet: Fleet, shape: Shape, model: str | None, placement: Placement, allowed: int) -> int | None:
+    """Return the one node that takes the whole gang, or None."""
+    for mask in _by_preference(fleet, shape.slices, model, placement, allowed):
+        if not shape.cpu_milli_per_replica and not shape.memory_bytes_per_replica:
+            if mask:
+                return (mask & -mask).bit_length() - 1
+            continue
+        for node in bits(mask):
+            if fleet.replicas_on(node, shape) >= shape.replicas:
+                return node
+    return None
+
+
+def _by_preference(fleet: Fleet, devices: int, model: str | None, placement: Placement, allowed: int) -> Iterable[int]:
+    """Yield sets of nodes with enough free devices, the preferred set first."""
+    if model is None or not devices:
+        # A job without GPUs goes where no GPU could be stranded for want of CPU or memory.
+        yield allowed & ~fleet.layout.has_devices
+        yield allowed & fleet.layout.has_devices
+        return
+    row = fleet.buckets.get(model, [])
+    if placement is Placement.FIRST_FIT:
+        yield fleet.candidates(allowed, devices, model)
+    elif placement is Placement.SPREAD:
+        for count in range(len(row) - 1, devices - 1, -1):
+            yield row[count] & allowed
+    else:
+        for count in range(devices, len(row)):
+            yield row[count] & allowed
+
+
+def _smallest_group(fleet: Fleet, shape: Shape, model: str | None, placement: Placement, allowed: int) -> int:
+    """Return the nodes of the tightest rack that takes the gang, else of the tightest site, else no node."""
+    sites = [(site, mask & allowed) for site, mask in fleet.layout.sites.items()]
+    if placement in (Placement.FRAGMENTATION, Placement.BEST_FIT):
+        racks = [rack & allowed for site, _ in sites for rack in fleet.layout.racks_of(site)]
+        rack = _tightest(fleet, shape, model, racks)
+        if rack:
+            return rack
+        return _tightest(fleet, shape, model, [mask for _, mask in sites])
+    for _, mask in sites:
+        if fleet.replicas_within(mask, shape, model) >= shape.replicas:
+            return mask
+    return 0
+
+
+def _tightest(fleet: Fleet, shape: Shape, model: str | None, groups: list[int]) -> int:
+    best, best_free = 0, -1
+    for mask in groups:
+        if not mask or fleet.replicas_within(mask, shape, model) < shape.replicas:
+            continue
+        free = fleet.free_on(mask, model) if model is not None else mask.bit_count()
+        if best_free < 0 or free < best_free:
+            best, best_free = mask, free
+    return best
+
+
+def _fill(fleet: Fleet, shape: Shape, model: str | None, placement: Placement, nodes: int) -> Members:
+    """Put the replicas on nodes of one group that is known to take them all."""
+    if placement is Placement.SPREAD:
+        return _take_on_nodes(fleet, shape, _spread_counts(fleet, shape, model, nodes))
+    order = bits(fleet.candidates(nodes, shape.slices_per_replica, model))
+    if placement is Placement.FIRST_FIT:
+        return _take_on_nodes(fleet, shape, _counts_in_order(fleet, shape, order))
+    return _take_on_nodes(fleet, shape, _compact_counts(fleet, shape, list(order)))
+
+
+def _counts_in_order(fleet: Fleet, shape: Shape, order: Iterable[int]) -> list[tuple[int, int]]:
+    counts, missing = [], shape.replicas
+    for node in order:
+        here = min(fleet.replicas_on(node, shape), missing)
+        if here:
+            counts.append((node, here))
+            missing -= here
+        if not missing:
+            break
+    return counts
+
+
+def _compact_counts(fleet: Fleet, shape: Shape, order: list[int]) -> list[tuple[int, int]]:
+    """Use the fewest nodes: the roomiest first, and for the rest the tightest node that takes all of it."""
+    room = {node: fleet.replicas_on(node, shape) for node in order}
+    roomiest = sorted(order, key=lambda node: (-room[node], fleet.free_devices[node].bit_count(), node))
+    counts: list[tuple[int, int]] = []
+    missing = shape.replicas
+    for at, node in enumerate(roomiest):
+        if room[node] >= missing:
+            last = min(
+                (other for other in roomiest[at:] if room[other] >= missing),
+                key=lambda other: (fleet.free_devices[other].bit_count(), other),
+            )
+            counts.append((last, missing))
+            break
+        counts.append((node, room[node]))
+        missing -= room[node]
+    return counts
+
+
+def _spread_counts(fleet: Fleet, shape: Shape, model: str | None, nodes: int) -> list[tuple[int, int]]:
+    """Give each replica to the node with the most free devices left, one at a time."""
+    room: dict[int, int] = {}
+    heap: list[tuple[int, int]] = []
+    for node in bits(fleet.candidates(nodes, shape.slices_per_replica, model)):
+        room[node] = fleet.replicas_on(node, shape)
+        heap.append((-fleet.free_devices[node].bit_count(), node))
+    heapq.heapify(heap)
+    counts: dict[int, int] = {}
+    for _ in range(shape.replicas):
+        while not room[heap[0][1]]:
+            heapq.heappop(heap)
+        free, node = heap[0]
+        counts[node] = counts.get(node, 0) + 1
+        room[node] -= 1
+        heapq.heapreplace(heap, (free + max(shape.slices_per_replica, 1), node))
+    return list(counts.items())
+
+
+def explain(fleet: Fleet, shape: Shape, *, model: str | None, policy: Policy, allowed: int) -> Reason:
+    """Say why `place` found nothing: too little free, too scattered over nodes, or too scattered over sites."""
+    data = _numbers(fleet, shape, model, allowed)
+    if model is None or not shape.slices:
+        return Reason(ReasonCode.NO_CAPACITY, data, Unblock.ANY_JOB_ENDS)
+    free = fleet.free_on(allowed, model)
+    if free < shape.slices:
+        return Reason(ReasonCode.NO_CAPACITY, data, _who_returns(fleet, shape, model))
+    devices_only = Shape(shape.flavors, shape.replicas, shape.slices_per_replica, shape.milli_gpu_per_slice)
+    sites = [mask & allowed for mask in fleet.layout.sites.values()]
+    if not policy.spans_nodes:
+        code = ReasonCode.FRAGMENTED
+    elif any(fleet.replicas_within(mask, devices_only, model) >= shape.replicas for mask in sites):
+        code = ReasonCode.NO_CAPACITY  # devices would do, CPU or memory does not
+    elif fleet.replicas_within(allowed, devices_only, model) >= shape.replicas:
+        code = ReasonCode.TOPOLOGY  # enough nodes, on more than one site
+    else:
+        code = ReasonCode.FRAGMENTED
+    return Reason(code, data, Unblock.ANY_JOB_ENDS)
+
+
+def _numbers(fleet: Fleet, shape: Shape, model: str | None, allowed: int) -> dict[str, int | str | bool | list[str] | list[int] | None]:
+    data: dict[str, int | str | bool | list[str] | list[int] | None] = {"replicas": shape.replicas}
+    if model is not None and shape.slices:
+        counts = [count for count, members in enumerate(fleet.buckets.get(model, [])) if count and members & allowed]
+        data["gpu_model"] = model
+        data["gpus_per_replica"] = shape.slices_per_replica
+        data["needed_gpus"] = shape.slices
+        data["free_gpus"] = fleet.free_on(allowed, model)
+        data["largest_free_block_gpus"] = max(counts, default=0)
+        data["nodes_with_free_gpus"] = fleet.candidates(allowed, 1, model).bit_count()
+    if shape.cpu_milli_per_replica:
+        data["cpu_milli_per_replica"] = shape.cpu_milli_per_replica
+        data["largest_free_cpu_milli"] = max((fleet.free_cpu_milli[node] for node in bits(allowed)), default=0)
+    if shape.memory_bytes_per_replica:
+        data["memory_bytes_per_replica"] = shape.memory_bytes_per_replica
+        data["largest_free_memory_bytes"] = max((fleet.free_memory_bytes[node] for node in bits(allowed)), default=0)
+    return data
+
+
+def _who_returns(fleet: Fleet, shape: Shape, model: str) -> Unblock:
+    """Ends of jobs help only when the schedulable nodes, standing empty, would do."""
+    empty = sum(
+        usable.bit_count()
+        for usable, of_model, position in zip(fleet.layout.usable, fleet.layout.model, range(len(fleet.layout.usable)), strict=True)
+        if of_model == model and fleet.layout.schedulable >> position & 1
+    )
+    return Unblock.ANY_JOB_ENDS if empty >= shape.slices else Unblock.NODE_RETURNS

@@ -1,0 +1,93 @@
+"""Smaller jobs pass a blocked one only when they do not delay it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from domain.reasons import ReasonCode
+from tests.decision.world import HOUR_MS, World
+
+
+def busy_half(world: World) -> str:
+    """One node of 8, half of it busy for an hour, and a blocked job of 8 at the head of the queue."""
+    world.node("a")
+    world.runs({"a": [0, 1, 2, 3]}, limit_ms=HOUR_MS)
+    return world.job(gpus=8, priority=1)
+
+
+@pytest.mark.parametrize("limit_ms", [HOUR_MS - 1, HOUR_MS])
+def test_job_that_ends_before_the_blocked_one_starts_may_pass(world: World, limit_ms: int) -> None:
+    busy_half(world)
+    job = world.job(gpus=4, limit_ms=limit_ms)
+    world.expect(job, on="a")
+
+
+def test_job_that_would_delay_the_blocked_one_waits(world: World) -> None:
+    busy_half(world)
+    job = world.job(gpus=1, limit_ms=HOUR_MS + 1)
+    reason = world.expect_waiting(job, ReasonCode.WOULD_DELAY)
+    assert reason.data == {"limit_ms": HOUR_MS + 1, "held_from_ms": HOUR_MS}
+
+
+def test_long_job_passes_on_what_the_blocked_one_leaves_over(world: World) -> None:
+    world.node("a")
+    world.runs({"a": [0, 1, 2, 3]}, limit_ms=HOUR_MS)
+    world.job(gpus=6, priority=1)
+    jobs = [world.job(gpus=1, limit_ms=9 * HOUR_MS) for _ in range(3)]
+    assert [start.job for start in world.check().starts] == jobs[:2]
+
+
+def test_long_job_goes_to_another_node_than_the_held_one(world: World) -> None:
+    busy_half(world)
+    world.node("b", gpus=6)
+    job = world.job(gpus=4, limit_ms=9 * HOUR_MS)
+    world.expect(job, on="b")
+
+
+def test_depth_zero_switches_backfill_protection_off(world: World) -> None:
+    busy_half(world)
+    world.policy = replace(world.policy, backfill_depth=0)
+    job = world.job(gpus=4, limit_ms=9 * HOUR_MS)
+    world.expect(job, on="a")
+
+
+def test_depth_one_protects_the_first_blocked_job_only(world: World) -> None:
+    world.node("a", gpus=4)
+    world.node("b", gpus=4)
+    world.runs({"a": [0]}, limit_ms=HOUR_MS)
+    world.runs({"b": [0]}, limit_ms=HOUR_MS + 1)
+    for _ in range(2):
+        world.job(gpus=4, priority=1)
+    world.policy = replace(world.policy, backfill_depth=1)
+    job = world.job(gpus=3, limit_ms=9 * HOUR_MS)
+    world.expect(job, on="b")
+
+
+def test_every_blocked_job_within_the_depth_is_protected(world: World) -> None:
+    world.node("a", gpus=4)
+    world.node("b", gpus=4)
+    world.runs({"a": [0]}, limit_ms=HOUR_MS)
+    world.runs({"b": [0]}, limit_ms=HOUR_MS + 1)
+    for _ in range(2):
+        world.job(gpus=4, priority=1)
+    job = world.job(gpus=3, limit_ms=9 * HOUR_MS)
+    world.expect_waiting(job, ReasonCode.WOULD_DELAY)
+
+
+def test_job_blocked_by_quota_holds_no_place(world: World) -> None:
+    world.node("a")
+    world.tenant("x", 4)
+    world.runs({"a": [0]}, tenant="x")
+    world.job(gpus=4, tenant="x", priority=1)
+    job = world.job(gpus=7, tenant="y", limit_ms=9 * HOUR_MS)
+    world.expect(job, on="a")
+
+
+def test_blocked_job_of_one_model_does_not_hold_up_another_model(world: World) -> None:
+    busy_half(world)
+    world.node("b", model="l40s")
+    world.tenant("y", models=("l40s",))
+    job = world.job(tenant="y", models=("l40s",), limit_ms=9 * HOUR_MS)
+    world.expect(job, on="b")

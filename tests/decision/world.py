@@ -1,0 +1,222 @@
+"""A small world for decision tests: build nodes, quotas and jobs, decide, and state what must have happened.
+
+`check()` decides and verifies what must always be true (design.md section 4) before any expectation is looked at; a
+world that nobody checked fails its test, because a test that never decides cannot fail. The fixture `world` in
+conftest.py sees to that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from fractions import Fraction
+
+from domain.jobs import Shape
+from domain.reasons import Reason, ReasonCode
+from domain.slices import DeviceMode, Flavor, Slice
+from quotas.amount import UNLIMITED, Amount
+from quotas.tree import NodeKind, Quota, QuotaNode, Tree
+from scheduler.decision.decide import decide
+from scheduler.decision.forecast import forecast_jobs
+from scheduler.decision.plan import Forecast, Plan
+from scheduler.decision.snapshot import (
+    ClassKey,
+    Device,
+    JobClass,
+    Node,
+    PendingJob,
+    Policy,
+    RunningJob,
+    Snapshot,
+    from_rows,
+    model_of,
+    usage_of,
+)
+
+HOUR_MS = 3_600_000
+GIB = 1 << 30
+
+
+def quota(gpus: int | None, *, borrow: int | None = None, lend: int | None = None) -> Quota:
+    """Return a quota in whole GPUs; None means unlimited."""
+    milli = [None if value is None else Amount(value * 1000) for value in (borrow, lend)]
+    return Quota(UNLIMITED if gpus is None else Amount(gpus * 1000), *milli)
+
+
+class World:
+    """What a test says about the world. Every method that names something returns its name."""
+
+    def __init__(self, *, now_ms: int = 0, policy: Policy | None = None) -> None:
+        self.now_ms = now_ms
+        self.policy = policy or Policy(fair_share_half_life_ms=0)
+        self.nodes: list[Node] = []
+        self.quota_nodes: dict[str, QuotaNode] = {}
+        self.jobs: list[tuple[ClassKey, PendingJob]] = []
+        self.running: list[RunningJob] = []
+        self.was_checked = False
+        self._seq = 0
+
+    def node(self, name: str, *, gpus: int = 8, model: str = "h200", **other: object) -> str:
+        devices = tuple(Device(index, model) for index in range(gpus))
+        node = Node(name, "hanoi", gpu_model=model if gpus else None, devices=devices, cpu_milli=128_000, memory_bytes=1024 * GIB)
+        self.nodes.append(replace(node, **other))  # type: ignore[arg-type]
+        return name
+
+    def cohort(self, name: str, *, parent: str | None = None, gpus: int = 0) -> str:
+        self.quota_nodes[name] = QuotaNode(name, NodeKind.COHORT, parent, quotas={"h200": quota(gpus)})
+        return name
+
+    def tenant(
+        self,
+        name: str,
+        gpus: int | None = None,
+        *,
+        parent: str | None = None,
+        borrow: int | None = None,
+        lend: int | None = None,
+        weight: int = 1,
+        models: Sequence[str] = ("h200",),
+    ) -> str:
+        quotas = {model: quota(gpus, borrow=borrow, lend=lend) for model in models}
+        self.quota_nodes[name] = QuotaNode(name, NodeKind.TENANT, parent, Fraction(weight), quotas)
+        return name
+
+    def project(self, name: str, *, parent: str) -> str:
+        self.quota_nodes[name] = QuotaNode(name, NodeKind.PROJECT, parent)
+        return name
+
+    def job(
+        self,
+        *,
+        gpus: int = 1,
+        replicas: int = 1,
+        tenant: str = "x",
+        models: Sequence[str] = ("h200",),
+        priority: int = 0,
+        limit_ms: int = HOUR_MS,
+        submitted_ms: int | None = None,
+        cpus: int = 0,
+        memory_gib: int = 0,
+        sites: Sequence[str] = (),
+    ) -> str:
+        self._ensure_tenant(tenant)
+        shape = self._shape(gpus, replicas, models, cpus, memory_gib, sites)
+        self._seq += 1
+        pending = PendingJob(f"job-{self._seq}", self._seq, self.now_ms if submitted_ms is None else submitted_ms)
+        self.jobs.append((ClassKey(tenant, shape, limit_ms, priority), pending))
+        return pending.job
+
+    def runs(
+        self,
+        on: Mapping[str, Sequence[int]],
+        *,
+        tenant: str = "x",
+        model: str = "h200",
+        started_ms: int | None = None,
+        limit_ms: int = HOUR_MS,
+        cpus: int = 0,
+    ) -> str:
+        """Let a job run with one replica per node on the given devices."""
+        self._ensure_tenant(tenant)
+        self._seq += 1
+        counts = {len(devices) for devices in on.values()}
+        assert len(counts) == 1, "replicas are identical"
+        slices = tuple(Slice(at, node, index, 1000) for at, (node, devices) in enumerate(on.items()) for index in devices)
+        shape = self._shape(counts.pop(), len(on), (model,), cpus, 0, ())
+        since = self.now_ms if started_ms is None else started_ms
+        job, lease = f"job-{self._seq}", f"lea-{self._seq}"
+        self.running.append(RunningJob(job, 1, lease, tenant, shape, since, limit_ms, self._seq, since, model, slices, tuple(on)))
+        return job
+
+    def _ensure_tenant(self, tenant: str) -> None:
+        if tenant not in self.quota_nodes:
+            self.tenant(tenant)
+
+    def _shape(self, gpus: int, replicas: int, models: Sequence[str], cpus: int, memory_gib: int, sites: Sequence[str]) -> Shape:
+        flavors = tuple(models) if gpus else ()
+        return Shape(flavors, replicas, gpus, 1000, cpus * 1000, memory_gib * GIB, tuple(sites))
+
+    def snapshot(self) -> Snapshot:
+        models = {node.gpu_model for node in self.nodes if node.gpu_model} | {"h200"}
+        classes: dict[ClassKey, list[PendingJob]] = {}
+        for key, pending in sorted(self.jobs, key=lambda item: (item[1].submitted_ms, item[1].seq)):
+            classes.setdefault(key, []).append(pending)
+        return from_rows(
+            now_ms=self.now_ms,
+            policy=self.policy,
+            nodes=self.nodes,
+            flavors={model: Flavor(model, model, DeviceMode.WHOLE, 1000) for model in models},
+            tree=Tree(self.quota_nodes.values()),
+            running=self.running,
+            classes=[JobClass(key, jobs) for key, jobs in classes.items()],
+        )
+
+    def check(self) -> Plan:
+        """Decide, verify what must always be true, and return the plan."""
+        self.was_checked = True
+        snapshot = self.snapshot()
+        plan = decide(snapshot)
+        assert plan == decide(snapshot), "the same snapshot gave two plans"
+        verify(snapshot, plan)
+        return plan
+
+    def expect(self, job: str, *, on: str | Sequence[str]) -> None:
+        """The job starts, its replicas on these nodes."""
+        nodes = (on,) if isinstance(on, str) else tuple(on)
+        starts = {start.job: start for start in self.check().starts}
+        assert job in starts, f"{job} waits: {self.reason(job)}"
+        assert tuple(dict.fromkeys(starts[job].nodes)) == nodes
+
+    def expect_waiting(self, job: str, code: ReasonCode) -> Reason:
+        """The job waits for this reason, which is returned."""
+        reason = self.reason(job)
+        assert reason.code is code, reason
+        return reason
+
+    def reason(self, job: str) -> Reason:
+        plan = self.check()
+        assert job not in {start.job for start in plan.starts}, f"{job} starts"
+        key = next(key for key, pending in self.jobs if pending.job == job)
+        return next(item.reason for item in plan.reasons if item.class_key == key)
+
+    def forecast(self, job: str, *, depth: int = 100) -> Forecast | None:
+        return forecast_jobs(self.snapshot(), depth, plan=self.check()).get(job)
+
+
+def verify(snapshot: Snapshot, plan: Plan) -> None:
+    """Assert the invariants of the design that a plan can break."""
+    pending = {job.job: (item.key, job) for item in snapshot.classes for job in item.jobs}
+    started = [start.job for start in plan.starts]
+    assert len(set(started)) == len(started), "a job starts twice"
+    held = {(piece.node, piece.device_index) for job in snapshot.running for piece in job.slices}
+    tree = snapshot.tree.copy()
+    nodes = {node.name: node for node in snapshot.nodes}
+    for start in plan.starts:
+        key, job = pending[start.job]
+        assert start.attempt == job.attempt
+        assert len(start.slices) == key.shape.slices, "a gang has not all its slices"
+        assert len(start.nodes) == key.shape.replicas
+        assert len({nodes[name].site for name in start.nodes}) == 1, "a gang spans sites"
+        for piece in start.slices:
+            assert start.nodes[piece.replica] == piece.node, "a replica is split over nodes"
+            assert (piece.node, piece.device_index) not in held, "a slice is given twice"
+            assert piece.device_index < len(nodes[piece.node].devices)
+            held.add((piece.node, piece.device_index))
+        assert all(nodes[name].is_schedulable for name in start.nodes)
+        usage = usage_of(key.shape, model_of(start.flavor, snapshot.flavors))
+        for resource, wanted in usage.items():
+            assert not tree.governs(key.tenant, resource) or wanted <= tree.available(key.tenant, resource), "over quota"
+        tree.add(key.tenant, usage)
+    _verify_machines(snapshot, plan, nodes)
+    answered = {item.class_key for item in plan.reasons}
+    assert all(key in answered for name, (key, _) in pending.items() if name not in started), "a waiting job has no reason"
+
+
+def _verify_machines(snapshot: Snapshot, plan: Plan, nodes: Mapping[str, Node]) -> None:
+    pending = {job.job: item.key for item in snapshot.classes for job in item.jobs}
+    holders = [(job.shape, job.nodes) for job in snapshot.running] + [(pending[start.job].shape, start.nodes) for start in plan.starts]
+    for name in {name for _, on in holders for name in on}:
+        cpu = sum(shape.cpu_milli_per_replica for shape, on in holders for node in on if node == name)
+        memory = sum(shape.memory_bytes_per_replica for shape, on in holders for node in on if node == name)
+        assert cpu <= nodes[name].cpu_milli, f"{name}: more CPU is given than it has"
+        assert memory <= nodes[name].memory_bytes, f"{name}: more memory is given than it has"
