@@ -12,11 +12,11 @@ from api import problems
 from api.auth import Authenticator
 from api.catalog import Catalogs
 from api.edge import Edge, Measures
-from api.routes import jobs, people, tenants
+from api.routes import agents, archives, jobs, people, tenants, usage
 from api.settings import ApiSettings
 from store.engine import Store
 
-ROUTERS = (people.router, tenants.router, jobs.router)
+ROUTERS = (people.router, tenants.router, jobs.router, archives.router, agents.router, usage.router)
 
 
 def create_app(store: Store, settings: ApiSettings) -> FastAPI:

@@ -29,3 +29,8 @@ def to_ms(moment: datetime) -> int:
     """Return an aware datetime as UTC milliseconds, rounded down."""
     whole = int(moment.replace(microsecond=0).timestamp())
     return whole * 1_000 + moment.microsecond // 1_000
+
+
+def monotonic() -> float:
+    """Return seconds of a clock that never goes back, for durations and deadlines."""
+    return time.monotonic()
