@@ -14,6 +14,7 @@ from fastapi import Response
 from pydantic_core import to_json
 
 from api.clock import rfc3339
+from store.events import EventView
 from store.identity import KeyView, ProjectView, TenantView, UserView
 from store.job_reads import AttemptView, ClassAnswer, JobView
 
@@ -158,4 +159,18 @@ def key(view: KeyView) -> dict[str, Any]:
         "created_at": rfc3339(view.created_at_ms),
         "expires_at": moment(view.expires_at_ms),
         "revoked_at": moment(view.revoked_at_ms),
+    }
+
+
+def event(view: EventView) -> dict[str, Any]:
+    """Return the fields of `EventAnswer`."""
+    return {
+        "id": view.id,
+        "at": rfc3339(view.at_ms),
+        "kind": view.kind,
+        "tenant": view.tenant,
+        "job_id": view.job_id,
+        "lease_id": view.lease_id,
+        "node": view.node,
+        "data": view.data,
     }

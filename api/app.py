@@ -12,11 +12,11 @@ from api import problems
 from api.auth import Authenticator
 from api.catalog import Catalogs
 from api.edge import Edge, Measures
-from api.routes import agents, archives, jobs, people, tenants, usage
+from api.routes import agents, archives, jobs, people, streams, tenants, usage
 from api.settings import ApiSettings
 from store.engine import Store
 
-ROUTERS = (people.router, tenants.router, jobs.router, archives.router, agents.router, usage.router)
+ROUTERS = (people.router, tenants.router, jobs.router, streams.router, archives.router, agents.router, usage.router)
 
 
 def create_app(store: Store, settings: ApiSettings) -> FastAPI:
@@ -35,6 +35,7 @@ def create_app(store: Store, settings: ApiSettings) -> FastAPI:
     app.state.authenticator = Authenticator(store, settings)
     app.state.catalogs = Catalogs(store, settings)
     app.state.measures = measures
+    app.state.open_streams = 0
     problems.install(app)
     for router in ROUTERS:
         app.include_router(router)

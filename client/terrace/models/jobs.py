@@ -187,3 +187,19 @@ class EventAnswer(Answer):
     lease_id: str | None = None
     node: str | None = None
     data: dict[str, Any] = Field(default_factory=dict)
+
+
+class LogPiece(Answer):
+    """Data of a `log` event: output of an attempt. The event's id is `next_offset`, in bytes since the attempt began."""
+
+    attempt: int
+    next_offset: int
+    text: str
+
+
+class LogEnd(Answer):
+    """Data of the `end` event: the attempt has ended and all its output was sent. The job may go on with its next attempt."""
+
+    attempt: int
+    next_offset: int
+    state: JobState
