@@ -12,11 +12,20 @@ from api import problems
 from api.auth import Authenticator
 from api.catalog import Catalogs
 from api.edge import Edge, Measures
-from api.routes import agents, archives, jobs, people, streams, tenants, usage
+from api.routes import agents, archives, health, jobs, people, streams, tenants, usage
 from api.settings import ApiSettings
 from store.engine import Store
 
-ROUTERS = (people.router, tenants.router, jobs.router, streams.router, archives.router, agents.router, usage.router)
+ROUTERS = (
+    health.router,
+    people.router,
+    tenants.router,
+    jobs.router,
+    streams.router,
+    archives.router,
+    agents.router,
+    usage.router,
+)
 
 
 def create_app(store: Store, settings: ApiSettings) -> FastAPI:

@@ -347,6 +347,25 @@ class HasOperator:
 
 
 @dataclass(frozen=True, slots=True)
+class CreateFirstOperator:
+    """Make an operator with a key, unless there is an operator."""
+
+    user_id: str
+    name: str
+    key_id: str
+    secret_sha256: str
+    now_ms: int
+
+    def execute(self, connection: Connection, /) -> bool:
+        """Return whether it was made."""
+        if HasOperator().fetch(connection):
+            return False
+        user = CreateUser(self.user_id, self.name, "operator", None, self.now_ms).execute(connection)
+        CreateKey(self.key_id, user.id, "first key", self.secret_sha256, ("*",), None, None, self.now_ms).execute(connection)
+        return True
+
+
+@dataclass(frozen=True, slots=True)
 class Tenants:
     """Tenants in order of name after `after`; `name` narrows to one."""
 
