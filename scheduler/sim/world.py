@@ -1,0 +1,295 @@
+"""The virtual world: what a scenario describes, kept up to date while time moves, and shown to the core as snapshots.
+
+Owns nodes, quota tree, running and queued jobs, and the index over them (a live `Fleet` and `Tree`). Does not own time
+or outcomes (simulate.py) or any rule. `snapshot()` costs little: the index is kept, not rebuilt, except after an event that
+changes nodes or quotas. Arrival sequence is the order in the file: running jobs, then queued ones.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from domain.jobs import Shape
+from domain.slices import MILLI_GPU_PER_DEVICE, DeviceHealth, DeviceMode, Flavor, Slice
+from quotas.tree import NodeKind, Preemption, Quota, QuotaNode, Tree
+from scheduler.decision import place
+from scheduler.decision.fit import Fleet
+from scheduler.decision.plan import Start
+from scheduler.decision.snapshot import (
+    ClassKey,
+    Device,
+    JobClass,
+    Node,
+    PendingJob,
+    Policy,
+    RunningJob,
+    Snapshot,
+    model_of,
+    usage_of,
+)
+from scheduler.sim import expansion
+from scheduler.sim.problems import ScenarioError
+from scheduler.sim.scenario import ANY_MODEL, PolicyPart, RunningPart, Scenario, WorkPart
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job of the scenario, with everything that does not change."""
+
+    id: str
+    seq: int
+    key: ClassKey
+    submitted_ms: int
+    run_ms: int
+    checkpoint_every_ms: int | None = None
+    depends_on: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class NodeFlags:
+    """Why a node takes no new jobs, and which of its devices failed."""
+
+    is_drained: bool = False
+    is_failed: bool = False
+    failed_devices: set[int] = field(default_factory=set)
+
+
+class World:
+    """The state at one moment. Methods change it; the core only sees snapshots."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        """Build the world at `scenario.now_ms`; `ScenarioError` when running jobs do not fit their devices."""
+        self.policy = policy_of(scenario.policy)
+        self.nodes = list(_nodes(scenario))
+        self.flags = {node.name: NodeFlags() for node in self.nodes}
+        models = dict.fromkeys(node.gpu_model for node in self.nodes if node.gpu_model is not None)
+        self.models = tuple(models)
+        self.quota_nodes = {node.name: node for node in _quota_nodes(scenario)}
+        named = [*models, *(name for node in self.quota_nodes.values() for name in node.quotas)]
+        self.flavors = {model: Flavor(model, model, DeviceMode.WHOLE, MILLI_GPU_PER_DEVICE) for model in dict.fromkeys(named)}
+        self.tree = Tree(self.quota_nodes.values())
+        self.fleet = Fleet(self.nodes)
+        self.running: dict[str, RunningJob] = {}
+        self.jobs: dict[str, Job] = {}
+        self._queues: dict[ClassKey, list[PendingJob]] = {}
+        self._read_jobs(scenario)
+
+    def _read_jobs(self, scenario: Scenario) -> None:
+        for part in scenario.running:
+            job = self._job(part, part.id, part.at_ms if part.at_ms is not None else part.started_ms)
+            self.jobs[job.id] = job
+        # Jobs with a place go first, so that a job without one does not take it.
+        indexed = list(enumerate(scenario.running))
+        for at, part in [item for item in indexed if _has_place(item[1])] + [item for item in indexed if not _has_place(item[1])]:
+            self._let_run(f"running[{at}]", part, self.jobs[part.id])
+        depends_on = expansion.dependencies(scenario)
+        for queued in scenario.jobs:
+            first_ms = queued.at_ms if queued.at_ms is not None else scenario.now_ms
+            for at, name in enumerate(expansion.names(queued.id, queued.count)):
+                job = self._job(queued, name, first_ms + at * queued.every_ms)
+                self.jobs[name] = replace(job, depends_on=depends_on.get(name, ()))
+
+    def _job(self, part: WorkPart, name: str, submitted_ms: int) -> Job:
+        limit_ms = part.limit_ms if part.limit_ms is not None else self.policy.default_limit_ms
+        slices = part.milli_gpu // MILLI_GPU_PER_DEVICE
+        models = self.models if part.gpu_model == (ANY_MODEL,) else tuple(dict.fromkeys(part.gpu_model))
+        shape = Shape(
+            models if slices else (),
+            part.replicas,
+            slices,
+            MILLI_GPU_PER_DEVICE,
+            part.cpu_milli,
+            part.memory_bytes,
+            expansion.sites(part),
+        )
+        key = ClassKey(part.tenant, shape, limit_ms, part.priority, is_preemptible=part.preemptible)
+        run_ms = part.run_ms if part.run_ms is not None else limit_ms
+        return Job(name, len(self.jobs), key, submitted_ms, run_ms, part.checkpoint_every_ms)
+
+    def _let_run(self, path: str, part: RunningPart, job: Job) -> None:
+        slices, nodes, flavor = self._place_running(path, part, job.key.shape)
+        running = RunningJob(
+            job.id,
+            1,
+            job.id,
+            job.key.tenant,
+            job.key.shape,
+            part.started_ms,
+            job.key.limit_ms,
+            job.seq,
+            job.submitted_ms,
+            flavor,
+            slices,
+            nodes,
+            job.key.priority,
+            job.key.is_preemptible,
+        )
+        self.fleet.hold(job.key.shape, slices, nodes)
+        for name in nodes:
+            at = self.fleet.layout.position[name]
+            if self.fleet.free_cpu_milli[at] < 0 or self.fleet.free_memory_bytes[at] < 0:
+                raise ScenarioError(path, f"needs more CPU or memory than {name} has left")
+        self.tree.add(job.key.tenant, usage_of(job.key.shape, model_of(flavor, self.flavors)))
+        self.running[job.id] = running
+
+    def _place_running(self, path: str, part: RunningPart, shape: Shape) -> tuple[tuple[Slice, ...], tuple[str, ...], str | None]:
+        if part.slices is not None:
+            slices = tuple(Slice(piece.replica, piece.node, piece.device, piece.milli_gpu) for piece in part.slices)
+            nodes = tuple(next(piece.node for piece in slices if piece.replica == replica) for replica in range(shape.replicas))
+        elif part.devices is not None and part.node is not None:
+            slices = tuple(Slice(0, part.node, device, MILLI_GPU_PER_DEVICE) for device in part.devices)
+            nodes = (part.node,)
+        else:
+            return self._find_place(path, part, shape)
+        model = self.nodes[self.fleet.layout.position[nodes[0]]].gpu_model if slices else None
+        if model is not None and model not in shape.flavors:
+            raise ScenarioError(f"{path}.gpu_model", f"{nodes[0]} has {model}")
+        return slices, nodes, model
+
+    def _find_place(self, path: str, part: RunningPart, shape: Shape) -> tuple[tuple[Slice, ...], tuple[str, ...], str | None]:
+        allowed = self.fleet.allowed(shape)
+        if part.node is not None:
+            allowed &= 1 << self.fleet.layout.position[part.node]
+        options: Iterable[str | None] = shape.flavors if shape.slices else (None,)
+        for model in options:
+            members = place.place(self.fleet, shape, model=model, policy=self.policy, allowed=allowed)
+            if members is not None:
+                return self.fleet.slices(members), self.fleet.node_names(members), model
+        raise ScenarioError(path, "does not fit beside the other running jobs")
+
+    def snapshot(self, now_ms: int) -> Snapshot:
+        """Return what the core may know now."""
+        classes = [JobClass(key, jobs) for key, jobs in self._queues.items()]
+        return Snapshot(
+            now_ms=now_ms,
+            policy=self.policy,
+            nodes=self.nodes,
+            flavors=self.flavors,
+            tree=self.tree,
+            fleet=self.fleet,
+            running=tuple(self.running.values()),
+            classes=classes,
+        )
+
+    @property
+    def has_queue(self) -> bool:
+        """Tell whether any job waits to be decided."""
+        return bool(self._queues)
+
+    def waiting(self) -> Mapping[ClassKey, list[PendingJob]]:
+        """Return the queued jobs by class."""
+        return self._queues
+
+    def enqueue(self, job: Job, *, attempt: int) -> None:
+        """Queue a job; one that comes back stands where its submit time puts it."""
+        queue = self._queues.setdefault(job.key, [])
+        pending = PendingJob(job.id, job.seq, job.submitted_ms, attempt)
+        bisect.insort(queue, pending, key=lambda item: (item.submitted_ms, item.seq))
+
+    def start(self, start: Start, *, now_ms: int) -> RunningJob:
+        """Apply one start of a plan."""
+        job = self.jobs[start.job]
+        queue = self._queues[job.key]
+        at = next(at for at, pending in enumerate(queue) if pending.job == start.job)
+        del queue[at]
+        if not queue:
+            del self._queues[job.key]
+        running = RunningJob(
+            job.id,
+            start.attempt,
+            f"{job.id}/{start.attempt}",
+            job.key.tenant,
+            job.key.shape,
+            now_ms,
+            job.key.limit_ms,
+            job.seq,
+            job.submitted_ms,
+            start.flavor,
+            start.slices,
+            start.nodes,
+            job.key.priority,
+            job.key.is_preemptible,
+        )
+        self.fleet.hold(job.key.shape, start.slices, start.nodes)
+        self.tree.add(job.key.tenant, usage_of(job.key.shape, model_of(start.flavor, self.flavors)))
+        self.running[job.id] = running
+        return running
+
+    def stop(self, job: str) -> RunningJob:
+        """End a job's lease and free what it held."""
+        running = self.running.pop(job)
+        self.fleet.release(running.shape, running.slices, running.nodes)
+        self.tree.remove(running.tenant, usage_of(running.shape, model_of(running.flavor, self.flavors)))
+        return running
+
+    def change_nodes(self) -> None:
+        """Make the nodes agree with their flags and index them anew."""
+        self.nodes = [_with_flags(node, self.flags[node.name]) for node in self.nodes]
+        self.fleet = Fleet(self.nodes)
+        for running in self.running.values():
+            self.fleet.hold(running.shape, running.slices, running.nodes)
+
+    def change_quota(self, name: str, quotas: Mapping[str, Quota]) -> None:
+        """Replace the named resources of one quota node; usage stays, even where it now lies above the quota."""
+        node = self.quota_nodes[name]
+        self.quota_nodes[name] = replace(node, quotas={**node.quotas, **quotas})
+        self.tree = Tree(self.quota_nodes.values())
+        for running in self.running.values():
+            self.tree.add(running.tenant, usage_of(running.shape, model_of(running.flavor, self.flavors)))
+
+
+def policy_of(part: PolicyPart) -> Policy:
+    """Return the core's policy for the one in the file."""
+    return Policy(
+        fair_sharing=part.fair_sharing,
+        fair_share_half_life_ms=part.fair_share_half_life_ms,
+        backfill_depth=part.backfill_depth,
+        min_runtime_ms=part.min_runtime_ms,
+        preemption_grace_ms=part.preemption_grace_ms,
+        victims=part.victims,
+        default_limit_ms=part.default_limit_ms,
+        nomination_timeout_ms=part.nomination_timeout_ms,
+        placement=part.placement,
+    )
+
+
+def _has_place(part: RunningPart) -> bool:
+    return part.slices is not None or part.devices is not None
+
+
+def _nodes(scenario: Scenario) -> Iterable[Node]:
+    for part in scenario.nodes:
+        devices = tuple(Device(index, part.gpu_model) for index in range(part.gpus)) if part.gpu_model else ()
+        for name in expansion.names(part.name, part.count):
+            yield Node(
+                name,
+                part.site,
+                part.rack or "",
+                part.gpu_model if part.gpus else None,
+                devices,
+                part.cpu_milli,
+                part.memory_bytes,
+            )
+
+
+def _quota_nodes(scenario: Scenario) -> Iterable[QuotaNode]:
+    for cohort in scenario.cohorts:
+        yield QuotaNode(cohort.name, NodeKind.COHORT, cohort.parent, cohort.weight, cohort.quota.by_resource())
+    tenants = {part.name for part in scenario.tenants}
+    for part in scenario.tenants:
+        kind = NodeKind.PROJECT if part.parent in tenants else NodeKind.TENANT
+        borrow = part.preemption.borrow_within_cohort
+        preemption = Preemption(
+            part.preemption.within_tenant, part.preemption.reclaim_within_cohort, borrow.policy, borrow.max_priority
+        )  # fmt: skip
+        yield QuotaNode(part.name, kind, part.parent, part.weight, part.quota.by_resource(), preemption)
+
+
+def _with_flags(node: Node, flags: NodeFlags) -> Node:
+    devices = tuple(
+        replace(device, health=DeviceHealth.FAULTY if device.index in flags.failed_devices else DeviceHealth.HEALTHY)
+        for device in node.devices
+    )
+    return replace(node, devices=devices, is_schedulable=not (flags.is_drained or flags.is_failed))
