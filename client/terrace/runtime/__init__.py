@@ -1,0 +1,8 @@
+"""What a job may import while it runs: `context()` and `report_progress()`. Standard library only."""
+
+from __future__ import annotations
+
+from terrace.runtime.context import JobContext, NotInALeaseError, context
+from terrace.runtime.progress import report_progress
+
+__all__ = ["JobContext", "NotInALeaseError", "context", "report_progress"]

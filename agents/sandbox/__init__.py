@@ -1,0 +1,1 @@
+"""A lease's private Ray cluster on this machine: launched, supervised and proven gone as one process tree."""

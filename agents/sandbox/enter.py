@@ -1,0 +1,132 @@
+"""The way into a lease, step by step, each step replacing the one before in the same process (exec).
+
+Owns: what happens between the agent's fork and the runner's first line: mounts (by root only), preparing the working directory
+and requirements as the lease's user, entering the namespaces, giving up every capability. Does not own: what is covered or
+which programs are used (launch.py wrote that into boot.json). Run by `launch.command`; standard library only, because it
+runs with the job environment's bare interpreter. A failure is said on the agent's socket in the runner's own words.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import struct
+import sys
+from pathlib import Path
+from typing import Any
+
+from agents.sandbox import archive, mounts, overlay
+
+SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 0x1
+MESSAGE_CHARACTERS_MAX = 4_000
+NAMESPACES = (
+    "--user",
+    "--map-current-user",
+    "--keep-caps",
+    "--mount",
+    "--net",
+    "--ipc",
+    "--pid",
+    "--fork",
+    "--kill-child",
+    "--propagation=private",
+)
+NO_CAPABILITIES = ("--no-new-privs", "--ambient-caps=-all", "--inh-caps=-all", "--bounding-set=-all")
+
+
+def main() -> None:
+    """Do the step named by the arguments (step, boot.json, descriptor of the agent's socket) and become the next."""
+    step, boot_path, descriptor = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    os.set_inheritable(descriptor, True)
+    try:
+        boot = json.loads(Path(boot_path).read_text())
+        STEPS[step](boot, boot_path, descriptor)
+    except archive.ArchiveRefusedError as error:
+        _fail(descriptor, "environment", str(error))
+    except overlay.RequirementsError as error:
+        _fail(descriptor, "environment", str(error))
+    except OSError as error:
+        _fail(descriptor, "platform", f"sandbox step {step}: {error}")
+
+
+def _mounts(boot: dict[str, Any], boot_path: str, descriptor: int) -> None:
+    """As root, in a mount namespace of its own: arrange the files, then become the lease's user for good."""
+    _arrange(boot)
+    user = f"{boot['uid']}"
+    identity = ("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--pdeathsig=KILL", "--no-new-privs", "--inh-caps=-all")
+    _become([*identity, *again(boot, "prepare", boot_path, descriptor)])
+
+
+def _prepare(boot: dict[str, Any], boot_path: str, descriptor: int) -> None:
+    """As the lease's user, still with the machine's network: unpack the archive and install the requirements."""
+    lease_dir = Path(boot["lease_dir"])
+    if boot["archive_path"]:
+        archive.unpack(Path(boot["archive_path"]), lease_dir / "work")
+    if boot["requirements_path"]:
+        overlay.install(
+            Path(boot["requirements_path"]),
+            lease_dir / "overlay",
+            job_python=boot["job_python"],
+            ray_version=boot["ray_version"],
+            timeout_ms=boot["requirements_timeout_ms"],
+        )
+    if boot["isolation"] == "namespaces":
+        _become(["unshare", *NAMESPACES, *again(boot, "enter", boot_path, descriptor)])
+    # Not KILL: without a PID namespace only the runner can take its descendants along.
+    _run(boot, descriptor, ["setpriv", "--pdeathsig=TERM", "--no-new-privs"])
+
+
+def _enter(boot: dict[str, Any], boot_path: str, descriptor: int) -> None:
+    """As the first process of the lease's namespaces: arrange what is still open, then give up every capability."""
+    if not boot["is_root"]:
+        _arrange(boot)
+    mounts.mount("proc", "/proc", kind="proc", flags=mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC)
+    bring_loopback_up()
+    # No namespaces inside the lease: they would give users' code the kernel's privileged paths to play with.
+    Path("/proc/sys/user/max_user_namespaces").write_text("0")
+    _run(boot, descriptor, ["setpriv", *NO_CAPABILITIES])
+
+
+STEPS = {"mounts": _mounts, "prepare": _prepare, "enter": _enter}
+
+
+def again(boot: dict[str, Any], step: str, boot_path: str, descriptor: int) -> list[str]:
+    """Return the command of another step. Isolated and without site: nothing but the standard library and this package."""
+    program = f"import sys; sys.path.insert(0, {boot['package_root']!r}); from agents.sandbox import enter; enter.main()"
+    return [boot["job_python"], "-I", "-S", "-c", program, step, boot_path, str(descriptor)]
+
+
+def bring_loopback_up() -> None:
+    """Set the namespace's own loopback interface up; it is the only interface there."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        flags = struct.unpack("16sh", fcntl.ioctl(control, SIOCGIFFLAGS, struct.pack("16sh", b"lo", 0)))[1]
+        fcntl.ioctl(control, SIOCSIFFLAGS, struct.pack("16sh", b"lo", flags | IFF_UP))
+
+
+def _arrange(boot: dict[str, Any]) -> None:
+    covers = [mounts.Cover(**values) for values in boot["covers"]]
+    mounts.apply(covers, [mounts.Exposure(**values) for values in boot["exposures"]])
+
+
+def _run(boot: dict[str, Any], descriptor: int, prefix: list[str]) -> None:
+    """Become the runner, with an environment that holds nothing of the agent's."""
+    lease_dir = Path(boot["lease_dir"])
+    os.chdir(lease_dir / "work")
+    installed = lease_dir / "overlay/bin/python"
+    python = str(installed) if installed.exists() else boot["job_python"]
+    environment = {**boot["environment"], "PATH": f"{Path(python).parent}:{Path(boot['job_python']).parent}:{boot['environment']['PATH']}"}
+    command = [*prefix, python, "-m", "terrace.runtime.runner", str(lease_dir / "runner.json"), str(descriptor)]
+    os.execvpe(command[0], command, environment)  # noqa: S606  # an argument list, no shell
+
+
+def _become(command: list[str]) -> None:
+    os.execvp(command[0], command)  # noqa: S606  # an argument list, no shell
+
+
+def _fail(descriptor: int, failure_class: str, message: str) -> None:
+    line = {"kind": "exited", "exit_code": None, "failure_class": failure_class, "message": message[:MESSAGE_CHARACTERS_MAX]}
+    with socket.socket(fileno=descriptor) as channel:
+        channel.sendall(json.dumps(line).encode() + b"\n")
+    sys.exit(1)

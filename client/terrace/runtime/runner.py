@@ -1,0 +1,279 @@
+"""The first process of a lease: starts the private Ray head, runs the entrypoint in it once, tells the agent, ends everything.
+
+Owns: the deadlines and the end of the lease. Does not own: the namespaces around it (the agent made them) or what becomes of the events.
+Started by the agent with `python -m terrace.runtime.runner runner.json DESCRIPTOR`. When the agent's end of the socket closes, the lease
+ends: it never outlives its agent. Standard library only; Ray is another process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from terrace.runtime import head, members, verdict
+from terrace.runtime.channel import Channel
+from terrace.runtime.cluster import Cluster
+from terrace.runtime.jobs_api import JobsApi
+from terrace.runtime.output import Output
+from terrace.runtime.progress import PROGRESS_BYTES_MAX
+
+TICK_SECONDS = 0.05
+STARTING_TICK_SECONDS = 0.02
+MEMORY_CHECK_SECONDS = 1.0
+GO_SECONDS_MAX = 30.0
+EXIT_CODE_SECONDS_MAX = 15.0
+FLUSH_SECONDS_MAX = 10.0
+PROGRESS_PER_TICK_MAX = 64
+# Ray's own services, which the lease's memory is not meant for.
+RAY_MEMORY_BYTES = 1536 * 1024 * 1024
+MIB = 1024 * 1024
+
+
+class Runner:
+    """One lease, from its first to its last moment. All times are seconds of the monotonic clock."""
+
+    def __init__(self, lease: dict[str, Any], channel: Channel) -> None:
+        self._lease = lease
+        self._channel = channel
+        self._run_dir = Path(lease["temp_dir"]) / "run"
+        self._output = Output(Path(lease["lease_dir"]) / "logs/output.log")
+        self._began = time.monotonic()
+        self._deadline = self._began + lease["start_timeout_ms"] / 1000
+        self._next_memory_check = self._began
+        self._kernel_kills = members.kernel_memory_kills()
+        self._entrypoint: int | None = None  # descriptor of the process
+        self._entrypoint_gone_at: float | None = None
+        self._is_ready = self._is_stopped = self._is_over_time = self._is_over_memory = False
+        self._is_started = False
+        self._error: str | None = None
+        self._selector = selectors.DefaultSelector()
+        self._ports = head.Ports() if lease["isolation"] == "namespaces" else head.free_ports()
+
+    def run(self) -> None:
+        """Run the lease to its end. Returns when everything was told to the agent, or the agent is gone."""
+        self._run_dir.mkdir(mode=0o700)
+        self._wake_reader, self._wake_writer = socket.socketpair()
+        self._wake_reader.setblocking(False)
+        self._wake_writer.setblocking(False)
+        self._progress = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._progress.bind(str(head.progress_socket(self._run_dir)))
+        self._progress.setblocking(False)
+        for source in (self._channel, self._wake_reader, self._progress):
+            self._selector.register(source, selectors.EVENT_READ)
+        signal.set_wakeup_fd(self._wake_writer.fileno(), warn_on_full_buffer=False)
+        self._start()
+        while self._channel.is_open and not self._is_over():
+            self._selector.select(TICK_SECONDS if self._is_started else STARTING_TICK_SECONDS)
+            self._tick()
+        self._tell_the_end()
+
+    def _start(self) -> None:
+        lease = self._lease
+        base = dict(os.environ)
+        with (Path(lease["lease_dir"]) / "logs/ray.log").open("ab") as log:
+            self._head = subprocess.Popen(
+                head.start_command(lease, self._ports),
+                env=head.environment(lease, base, self._run_dir),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        entrypoint = head.entrypoint_command(lease, self._run_dir, Path(lease["lease_dir"]) / "logs/output.log")
+        self._cluster = Cluster(
+            JobsApi(self._ports.dashboard, lease["token"]), submission_id=lease["lease_id"], entrypoint=entrypoint, wake=self._wake
+        )
+        self._cluster.start()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._wake_writer.send(b"w")
+
+    def _tick(self) -> None:
+        """Look at everything once."""
+        with contextlib.suppress(BlockingIOError):
+            self._wake_reader.recv(4096)
+        for message in self._channel.receive():
+            if message.get("do") == "stop":
+                self._stop(message["grace_ms"] / 1000)
+        self._channel.flush()
+        if self._head.pid in (ended := members.reap()):
+            self._error = self._error or f"Ray ended with {ended[self._head.pid]} while the lease was open: {self._ray_words()}"
+        self._report_ready()
+        self._look_for_entrypoint()
+        self._pass_on_progress()
+        self._pass_on_output()
+        self._check_memory()
+        self._check_deadline()
+
+    def _report_ready(self) -> None:
+        if self._is_ready or self._cluster.ray_version is None:
+            return
+        self._is_ready = True
+        self._channel.send("ready", ray_version=self._cluster.ray_version, took_ms=round((time.monotonic() - self._began) * 1000))
+        if self._lease["isolation"] != "namespaces":
+            self._channel.send("listening", pids=members.descendants())
+
+    def _look_for_entrypoint(self) -> None:
+        if self._is_started:
+            return
+        with contextlib.suppress(FileNotFoundError):
+            text = head.pid_file(self._run_dir).read_text()
+            if text.endswith("\n"):
+                self._is_started = True
+                self._deadline = time.monotonic() + self._lease["limit_ms"] / 1000
+                self._channel.send("started", pid=int(text))
+                self._watch(int(text))
+
+    def _watch(self, pid: int) -> None:
+        try:
+            self._entrypoint = os.pidfd_open(pid)
+        except ProcessLookupError:
+            self._entrypoint_is_gone()
+        else:
+            self._selector.register(self._entrypoint, selectors.EVENT_READ)
+
+    def _entrypoint_is_gone(self) -> None:
+        self._entrypoint_gone_at = time.monotonic()
+        self._cluster.entrypoint_is_gone()
+
+    def _pass_on_progress(self) -> None:
+        for _ in range(PROGRESS_PER_TICK_MAX):
+            try:
+                message = json.loads(self._progress.recv(PROGRESS_BYTES_MAX))
+            except BlockingIOError:
+                return
+            except ValueError:
+                continue
+            if isinstance(message, dict) and not self._channel.is_full:
+                self._channel.send("progress", step=message.get("step"), total=message.get("total"), metrics=message.get("metrics"))
+
+    def _pass_on_output(self, *, is_final: bool = False) -> None:
+        while not self._channel.is_full and (chunk := self._output.read(is_final=is_final)):
+            self._channel.send("log", offset=chunk[0], text=chunk[1])
+
+    def _check_memory(self) -> None:
+        if not self._is_started or time.monotonic() < self._next_memory_check:
+            return
+        self._next_memory_check = time.monotonic() + MEMORY_CHECK_SECONDS
+        used, limit = members.private_memory_bytes(), self._lease["memory_bytes"] + RAY_MEMORY_BYTES
+        if used > limit:
+            self._is_over_memory = True
+            share = f"{limit // MIB} MiB, of which {RAY_MEMORY_BYTES // MIB} MiB are for Ray"
+            self._error = f"the lease used {used // MIB} MiB of memory; its limit is {share}"
+
+    def _check_deadline(self) -> None:
+        if self._entrypoint is not None and self._entrypoint_gone_at is None and self._selector_says_gone(self._entrypoint):
+            self._selector.unregister(self._entrypoint)
+            self._entrypoint_is_gone()
+        if time.monotonic() < self._deadline or self._is_over():
+            return
+        if not self._is_started:
+            state = "Ray is up, the entrypoint is not" if self._is_ready else "Ray is not up"
+            self._error = f"start_timeout_ms: {state} after {self._lease['start_timeout_ms']} ms; {self._ray_words()}"
+        elif not (self._is_stopped or self._is_over_time):
+            self._is_over_time = True
+            self._give_notice("time_limit", self._lease["grace_ms"] / 1000)
+        else:
+            self._error = self._error or "killed after the grace period"
+
+    @staticmethod
+    def _selector_says_gone(descriptor: int) -> bool:
+        with selectors.DefaultSelector() as selector:
+            selector.register(descriptor, selectors.EVENT_READ)
+            return bool(selector.select(0))
+
+    def _stop(self, grace_seconds: float) -> None:
+        if self._is_stopped or self._is_over_time:
+            return
+        self._is_stopped = True
+        if self._is_started:
+            self._give_notice("stop", grace_seconds)
+
+    def _give_notice(self, cause: str, grace_seconds: float) -> None:
+        head.notice_file(self._run_dir).write_text(json.dumps({"cause": cause, "grace_ms": round(grace_seconds * 1000)}))
+        self._deadline = time.monotonic() + grace_seconds
+        self._cluster.stop()
+
+    def _is_over(self) -> bool:
+        """True when nothing more can come of this lease."""
+        has_no_code = self._entrypoint_gone_at is not None and time.monotonic() > self._entrypoint_gone_at + EXIT_CODE_SECONDS_MAX
+        is_never_started = self._is_stopped and not self._is_started
+        return (
+            is_never_started or has_no_code or self._error is not None or self._cluster.job is not None or self._cluster.error is not None
+        )
+
+    def _tell_the_end(self) -> None:
+        job = self._cluster.job or {}
+        code = job.get("driver_exit_code")
+        error = self._error or self._cluster.error
+        if error is None and job.get("status") == "FAILED" and code is None:
+            error = f"Ray could not run the entrypoint: {str(job.get('message'))[-1000:]}"
+        self._look_for_entrypoint()  # it may have come and gone between two looks
+        end = verdict.judge(
+            verdict.Ending(
+                exit_code=code,
+                is_stopped=self._is_stopped,
+                is_over_time=self._is_over_time,
+                is_over_memory=self._is_over_memory,
+                kernel_memory_kills=members.kernel_memory_kills() - self._kernel_kills,
+                output_tail=self._output.tail(),
+                platform_error=error,
+            )
+        )
+        self._pass_on_progress()
+        deadline = time.monotonic() + FLUSH_SECONDS_MAX
+        while self._channel.is_open and time.monotonic() < deadline and (chunk := self._output.read(is_final=True)):
+            self._channel.send("log", offset=chunk[0], text=chunk[1])
+            self._channel.drain(FLUSH_SECONDS_MAX)
+        self._channel.send("exited", exit_code=end.exit_code, failure_class=end.failure_class, message=end.message)
+        self._channel.drain(FLUSH_SECONDS_MAX)
+
+    def _ray_words(self) -> str:
+        """Return the end of what Ray said."""
+        return Output(Path(self._lease["lease_dir"]) / "logs/ray.log").tail()[-1000:].strip()
+
+
+def main() -> None:
+    """Say hello, wait until the agent has written down who we are, run the lease, take everything along."""
+    lease = json.loads(Path(sys.argv[1]).read_text())
+    connection = socket.socket(fileno=int(sys.argv[2]))
+    connection.set_inheritable(False)
+    members.protect_runner()
+    channel = Channel(connection)
+    channel.send("hello")
+    if not _may_go(channel):
+        return
+    runner = Runner(lease, channel)
+    if lease["isolation"] == "namespaces":
+        runner.run()
+        return  # the first process of a PID namespace ends, and the kernel ends all others
+    signal.signal(signal.SIGTERM, lambda _number, _frame: _end_without_namespace())
+    try:
+        runner.run()
+    finally:
+        _end_without_namespace()
+
+
+def _may_go(channel: Channel) -> bool:
+    with selectors.DefaultSelector() as selector:
+        selector.register(channel, selectors.EVENT_READ)
+        selector.select(GO_SECONDS_MAX)
+    return any(message.get("do") == "go" for message in channel.receive())
+
+
+def _end_without_namespace() -> None:
+    is_clean = members.kill_all()
+    os._exit(0 if is_clean else 1)
+
+
+if __name__ == "__main__":
+    main()
