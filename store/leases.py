@@ -269,8 +269,8 @@ class OpenLeases:
         )
         rows = connection.execute(statement.order_by(_lease.c.id).limit(OPEN_LEASES_MAXIMUM)).all()
         parts = self._parts(connection, mine)
-        values: list[tuple[Any, ...]] = [tuple(row) for row in rows]
-        return tuple(OpenLease(*row, parts=tuple(parts.get(row[0], ()))) for row in values)
+        values: list[tuple[Any, ...]] = [(*row, tuple(parts.get(row[0], ()))) for row in rows]
+        return tuple(OpenLease(*row) for row in values)
 
     @staticmethod
     def _parts(connection: Connection, mine: Sequence[Any]) -> dict[str, list[NodePart]]:

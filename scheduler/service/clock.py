@@ -1,0 +1,23 @@
+"""The scheduler service's clock and chance: the one place where the loop asks for either."""
+
+from __future__ import annotations
+
+import secrets
+import time
+
+from domain import ids
+
+
+def now_ms() -> int:
+    """Return the current time in UTC milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+def new_id(kind: str) -> str:
+    """Return a fresh identifier of `kind`."""
+    return ids.make(kind, now_ms=now_ms(), entropy=secrets.token_bytes(ids.ENTROPY_BYTES))
+
+
+def new_token() -> str:
+    """Return a fresh secret for the Ray cluster of one lease."""
+    return secrets.token_hex(32)

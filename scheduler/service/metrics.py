@@ -1,0 +1,14 @@
+"""What the scheduler says about itself to Prometheus: a declarative list; labels are bounded by the closed list of reason codes."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+CYCLE_SECONDS = Histogram("terrace_scheduler_cycle_seconds", "Wall time of one cycle: load, decide, apply.")
+DECIDE_SECONDS = Histogram("terrace_scheduler_decide_seconds", "Wall time of the pure decision.")
+STARTS = Counter("terrace_scheduler_starts_total", "Leases that were bound.")
+STALE_STARTS = Counter("terrace_scheduler_stale_starts_total", "Starts of a plan that were dropped because rows had moved on.")
+OBSERVATIONS = Counter("terrace_scheduler_observations_total", "Observations that were applied.")
+STOPS = Counter("terrace_scheduler_stops_total", "Leases that were told to stop.", ["cause"])
+QUEUED = Gauge("terrace_scheduler_queued_jobs", "Jobs that wait, by the reason of their class.", ["reason"])
+LEADING = Gauge("terrace_scheduler_leading", "1 while this process leads.")

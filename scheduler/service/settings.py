@@ -1,0 +1,20 @@
+"""Settings of the scheduler service: every limit with its unit and who should change it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from scheduler.decision.snapshot import Policy
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerSettings:
+    """Everything that the loop needs to know before it starts. Intervals in milliseconds."""
+
+    policy: Policy = field(default_factory=lambda: Policy(spans_nodes=False))  # operators; gangs over machines come with multi-node leases
+    idle_ms: int = 1_000  # longest time between two looks when nothing changes; nobody needs to
+    term_ms: int = 5_000  # how long a silent leader keeps the lead; operators with several schedulers
+    start_deadline_ms: int = 600_000  # a lease that is not running after this is stopped and tried again; operators with slow images
+    overrun_ms: int = 60_000  # how long over limit and grace before the scheduler steps in; nobody needs to
+    node_lost_after_ms: int = 30_000  # silence of an agent after which its node gets nothing new; operators
+    forecast_every_ms: int = 1_000  # the forecast's own, slower loop; operators of very long queues
