@@ -1,0 +1,49 @@
+"""Settings of a node's agent: every limit with its unit and who should change it.
+
+Owns no reading of the environment: the composition root fills these values. The defaults suit a node on a local network.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from agents.device_selection import DeviceSettings
+from agents.sandbox.spec import Isolation
+
+MIB = 1024 * 1024
+DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentSettings:
+    """Everything that an agent needs to know before it starts. `token` is the node's key, `api_url` where the service answers."""
+
+    api_url: str
+    token: str
+    state_dir: Path
+    job_python: str  # interpreter of the job environment; operators
+    devices: DeviceSettings  # its node_name is the name under which this node registered; operators
+    agent_version: str = "0"
+    isolation: Isolation | None = None  # None: namespaces where the machine has them; operators
+    runtime_path: Path | None = None  # folder of the `terrace` package when the job environment lacks it; developers
+    hidden_paths: tuple[Path, ...] = ()  # covered inside every lease, beside the state directory; operators with secrets on the node
+    metrics_port: int | None = 0  # of /metrics on loopback; 0 takes a free one, None serves none; operators
+    cpu_milli: int | None = None  # what leases may share; None: all of the machine; operators
+    memory_bytes: int | None = None  # what leases may share; None: all of the machine; operators
+    start_timeout_ms: int = 180_000  # from the launch to the entrypoint's process; operators with slow disks
+    heartbeat_ms: int = 2_000  # nobody needs to
+    long_poll_seconds: float = 20.0  # operators behind impatient proxies
+    request_seconds: float = 10.0  # of any other request but an archive; operators of slow networks
+    archive_seconds: float = 300.0  # of one archive's download; operators of slow networks
+    archive_bytes_maximum: int = 256 * MIB  # nobody needs to: the service refuses larger ones
+    backoff_minimum_ms: int = 100  # first wait after a failed request; it doubles from there
+    backoff_maximum_ms: int = 5_000
+    watch_ms: int = 50  # between two looks at a lease's processes; nobody needs to
+    sample_ms: int = 5_000  # of telemetry; billing's contract in docs/metrics.md allows 60 s at most
+    prove_every_ms: int = 250  # between two attempts to prove a lease's devices idle; nobody needs to
+    suspect_after_ms: int = 60_000  # devices that stay busy that long after their lease's end are reported; operators
+    spool_bytes_maximum: int = 256 * MIB  # of reports that the service has not taken; output beyond is dropped; operators
+    leases_maximum: int = 256  # leases at once on this node; nobody needs to
+    stop_grace_ms: int = 5_000  # notice to running leases when the agent itself is stopped; operators
+    checkpoints_kept_ms: int = 7 * DAY_MS  # since a job last wrote to its checkpoint directory here; operators of small disks
