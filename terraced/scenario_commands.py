@@ -1,14 +1,17 @@
 """`terraced decide`, `terraced simulate` and `terraced scenario validate`: ask the decision core "what if".
 
-Owns arguments, tables, exit codes and the reading of files. Does not own the format or any rule (scheduler/sim/). Standard
-output carries the answer and nothing else. Exit codes: 0 answered; 2 the file breaks the format, one line on standard error
-names the path of the field; 3 the file is valid and asks for something not supported yet, named in the same way.
+Owns arguments, exit codes and the reading of files. Does not own the format or any rule (scheduler/sim/), or tables
+(scenario_tables.py). Standard output carries the answer and nothing else. Exit codes: 0 answered; 2 the file breaks the
+format, one line on standard error names the path of the field; 3 it is valid and asks for something not supported yet.
 """
 
 from __future__ import annotations
 
 import json
+import resource
+import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -18,9 +21,12 @@ import typer
 from scheduler.sim import answers, reading
 from scheduler.sim.problems import ScenarioError, UnsupportedError
 from scheduler.sim.scenario import Scenario
+from scheduler.sim.simulate import simulate
+from terraced import scenario_tables
 
 EXIT_INVALID = 2
 EXIT_UNSUPPORTED = 3
+KIB_BYTES = 1024  # the unit of ru_maxrss on Linux
 
 
 class OutputFormat(StrEnum):
@@ -32,11 +38,13 @@ class OutputFormat(StrEnum):
 
 File = Annotated[Path, typer.Argument(metavar="SCENARIO", help="A scenario file (docs/scenario.md).")]
 Format = Annotated[OutputFormat, typer.Option("--format", help="table for people, json for programs.")]
+Events = Annotated[Path | None, typer.Option("--events", metavar="FILE", help="Write one JSON line per start, end and preemption.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the `terraced` command."""
     app.command(name="decide")(decide_command)
+    app.command(name="simulate")(simulate_command)
     scenario_app = typer.Typer(no_args_is_help=True, help="Work with scenario files.")
     scenario_app.command(name="validate")(validate_command)
     app.add_typer(scenario_app, name="scenario")
@@ -44,14 +52,39 @@ def register(app: typer.Typer) -> None:
 
 def decide_command(scenario: File, output: Format = OutputFormat.TABLE) -> None:
     """Decide once on the state that SCENARIO describes; nothing is executed."""
-    found = _answer(scenario, answers.answer)
-    typer.echo(json.dumps(found, indent=2))
+    found = _ask(scenario, answers.answer)
+    _print(found, output, scenario_tables.decision)
+
+
+def simulate_command(scenario: File, output: Format = OutputFormat.TABLE, events: Events = None) -> None:
+    """Let virtual time run until all jobs of SCENARIO have ended, or until its `until`."""
+    with ExitStack() as open_files:
+        emit = None
+        if events is not None:
+            try:
+                lines = open_files.enter_context(events.open("w", encoding="utf-8"))
+            except OSError as error:
+                _refuse(events, error.strerror or "cannot be written", EXIT_INVALID)
+
+            def emit(entry: dict[str, Any]) -> None:
+                lines.write(json.dumps(entry) + "\n")
+
+        found = _ask(scenario, lambda read: simulate(read, stopwatch=time.perf_counter_ns, rss_peak_bytes=_rss_peak_bytes, emit=emit))
+    _print(found, output, scenario_tables.simulation)
 
 
 def validate_command(scenario: File) -> None:
     """Check SCENARIO against the whole format, also what cannot be decided yet."""
     _read(scenario)
     typer.echo(f"{scenario}: valid")
+
+
+def _print(found: dict[str, Any], output: OutputFormat, table: Callable[[dict[str, Any]], str]) -> None:
+    typer.echo(json.dumps(found, indent=2) if output is OutputFormat.JSON else table(found), nl=output is OutputFormat.JSON)
+
+
+def _rss_peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIB_BYTES
 
 
 def _read(path: Path) -> Scenario:
@@ -67,10 +100,10 @@ def _read(path: Path) -> Scenario:
         _refuse(path, str(error), EXIT_INVALID)
 
 
-def _answer(path: Path, ask: Callable[[Scenario], dict[str, Any]]) -> dict[str, Any]:
+def _ask(path: Path, question: Callable[[Scenario], dict[str, Any]]) -> dict[str, Any]:
     scenario = _read(path)
     try:
-        return ask(scenario)
+        return question(scenario)
     except ScenarioError as error:
         _refuse(path, str(error), EXIT_INVALID)
     except UnsupportedError as error:
@@ -78,5 +111,6 @@ def _answer(path: Path, ask: Callable[[Scenario], dict[str, Any]]) -> dict[str, 
 
 
 def _refuse(path: Path, message: str, status: int) -> NoReturn:
-    typer.echo(f"{path}: {message}", err=True)
+    # One line whatever the path or the message holds: scripts read it as one.
+    typer.echo(" ".join(f"{path}: {message}".split()), err=True)
     raise typer.Exit(status)
