@@ -30,6 +30,14 @@ CREATE TABLE IF NOT EXISTS leases (lease_id TEXT PRIMARY KEY, boot_id TEXT NOT N
 """
 
 
+_OLDEST = """
+SELECT seq, boot_id, kind, lease_id, observed_at_ms, data, LENGTH(data) FROM reports WHERE boot_id = ? ORDER BY seq LIMIT ?
+"""
+_DONE = """
+SELECT lease_id FROM leases WHERE is_gone = 1 AND lease_id NOT IN (SELECT lease_id FROM reports WHERE lease_id IS NOT NULL)
+"""
+
+
 class SpoolError(Exception):
     """The spool cannot be opened or written; the message names the file."""
 
@@ -52,7 +60,6 @@ class Report:
     lease_id: str | None
     observed_at_ms: int
     data: Mapping[str, Any]
-    size_bytes: int
 
 
 class Spool:
@@ -103,15 +110,14 @@ class Spool:
             first = self._connection.execute("SELECT boot_id FROM reports ORDER BY seq LIMIT 1").fetchone()
             if first is None:
                 return []
-            query = "SELECT seq, boot_id, kind, lease_id, observed_at_ms, data, LENGTH(data) FROM reports WHERE boot_id = ? ORDER BY seq LIMIT ?"
-            rows = self._connection.execute(query, (first[0], reports_maximum)).fetchall()
+            rows = self._connection.execute(_OLDEST, (first[0], reports_maximum)).fetchall()
         found: list[Report] = []
         total = 0
-        for row in rows:
-            total += row[6]
+        for seq, boot_id, kind, lease_id, observed_at_ms, data, size_bytes in rows:
+            total += size_bytes
             if found and total > bytes_maximum:
                 break
-            found.append(Report(*row[:5], json.loads(row[5]), row[6]))
+            found.append(Report(seq, boot_id, kind, lease_id, observed_at_ms, json.loads(data)))
         return found
 
     def forget_through(self, seq: int, *, boot_id: str) -> None:
@@ -158,8 +164,7 @@ class Spool:
     def forget_leases_but(self, assigned: set[str]) -> None:
         """Forget gone leases that the service does not name any more and of which nothing waits: they can never be assigned again."""
         with self._lock:
-            query = "SELECT lease_id FROM leases WHERE is_gone = 1 AND lease_id NOT IN (SELECT lease_id FROM reports WHERE lease_id IS NOT NULL)"
-            done = [row for row in self._connection.execute(query).fetchall() if row[0] not in assigned]
+            done = [row for row in self._connection.execute(_DONE).fetchall() if row[0] not in assigned]
             for row in done:
                 self._write("DELETE FROM leases WHERE lease_id = ?", row)
                 self._dropping.discard(row[0])
