@@ -6,6 +6,9 @@ hold canonical text. What the database can enforce it enforces: see `leases.Devi
 the design. Grouped by what they describe: people, fleet, jobs, leases, records.
 """
 
+from sqlalchemy import BigInteger, Integer
+from sqlmodel import SQLModel
+
 from store.tables.fleet import Device, Flavor, Node, Price, Tier
 from store.tables.jobs import Attempt, Blob, Job, JobClass, LogChunk
 from store.tables.leases import DeviceClaim, Lease, LeaseNode, LeaseSlice
@@ -17,3 +20,9 @@ __all__ = [
     "JobClass", "Leader", "Lease", "LeaseNode", "LeaseSlice", "LogChunk", "Node", "Observation", "Price",
     "Project", "Quota", "QuotaNode", "Tenant", "Tier", "UsageLine", "User",
 ]  # fmt: skip
+
+# Times, amounts and sequence numbers outgrow 32 bits. SQLite's INTEGER has 64 already and must keep its name to number rows by itself.
+for _table in SQLModel.metadata.tables.values():
+    for _column in _table.columns:
+        if type(_column.type) is Integer:
+            _column.type = BigInteger().with_variant(Integer(), "sqlite")
