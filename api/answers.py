@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import Response
@@ -15,8 +16,10 @@ from pydantic_core import to_json
 
 from api.clock import rfc3339
 from store.events import EventView
+from store.fleet import NodeView, PriceView
 from store.identity import KeyView, ProjectView, TenantView, UserView
 from store.job_reads import AttemptView, ClassAnswer, JobView
+from store.quotas import QuotaView
 
 MILLISECONDS_PER_SECOND = 1_000
 _WAITING_STATES = ("queued", "held")
@@ -174,3 +177,21 @@ def event(view: EventView) -> dict[str, Any]:
         "node": view.node,
         "data": view.data,
     }
+
+
+def node(view: NodeView) -> dict[str, Any]:
+    """Return the fields of `NodeAnswer`."""
+    fields = asdict(view)
+    return fields | {"heartbeat_at": moment(fields.pop("heartbeat_at_ms"))}
+
+
+def price(view: PriceView) -> dict[str, Any]:
+    """Return the fields of `PriceAnswer`."""
+    fields = asdict(view)
+    return fields | {"valid_from": rfc3339(fields.pop("valid_from_ms"))}
+
+
+def quota(view: QuotaView) -> dict[str, Any]:
+    """Return the fields of `QuotaAnswer`."""
+    fields = asdict(view)
+    return fields | {"valid_from": moment(fields.pop("valid_from_ms")), "valid_until": moment(fields.pop("valid_until_ms"))}

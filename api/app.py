@@ -12,19 +12,23 @@ from api import problems
 from api.auth import Authenticator
 from api.catalog import Catalogs
 from api.edge import Edge, Measures
-from api.routes import agents, archives, health, jobs, people, streams, tenants, usage
+from api.routes import agents, archives, estimates, fleet, health, jobs, people, quotas, streams, tenants, usage
 from api.settings import ApiSettings
 from store.engine import Store
 
+# In order of use: a request is matched against one after the other.
 ROUTERS = (
-    health.router,
-    people.router,
-    tenants.router,
     jobs.router,
+    agents.router,
     streams.router,
     archives.router,
-    agents.router,
+    people.router,
+    tenants.router,
+    fleet.router,
+    quotas.router,
+    estimates.router,
     usage.router,
+    health.router,
 )
 
 
@@ -43,6 +47,7 @@ def create_app(store: Store, settings: ApiSettings) -> FastAPI:
     app.state.settings = settings
     app.state.authenticator = Authenticator(store, settings)
     app.state.catalogs = Catalogs(store, settings)
+    app.state.estimates_rate = estimates.RateLimit(settings.estimates_per_minute)
     app.state.measures = measures
     app.state.open_streams = 0
     problems.install(app)

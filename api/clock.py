@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from domain import ids
 
@@ -19,10 +20,11 @@ def new_id(kind: str) -> str:
     return ids.make(kind, now_ms=now_ms(), entropy=secrets.token_bytes(ids.ENTROPY_BYTES))
 
 
+@lru_cache(maxsize=4_096)
 def rfc3339(time_ms: int) -> str:
     """Return UTC milliseconds as RFC 3339 text: `2026-11-24T02:22:12.123Z`."""
     seconds, milliseconds = divmod(time_ms, 1_000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{milliseconds:03d}Z"
+    return f"{datetime.fromtimestamp(seconds, UTC).isoformat()[:19]}.{milliseconds:03d}Z"
 
 
 def to_ms(moment: datetime) -> int:

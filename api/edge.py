@@ -47,7 +47,17 @@ class Measures:
         )
         self.waiting = Gauge("terrace_api_writer_queue", "Changes that wait for the database's writer.", registry=self.registry)
         self.streams = Gauge("terrace_api_streams", "Event streams open now.", registry=self.registry)
+        self._children: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}  # labels() costs more than the counting
         self.jobs = Counter("terrace_api_jobs_accepted", "Jobs accepted.", registry=self.registry)
+
+    def count(self, method: str, route: str, status: int, seconds: float) -> None:
+        """Count one answered request."""
+        known = self._children.get((method, route, status))
+        if known is None:
+            known = (self.requests.labels(method, route, str(status)), self.seconds.labels(method, route))
+            self._children[method, route, status] = known
+        known[0].inc()
+        known[1].observe(seconds)
 
 
 class Edge:
@@ -108,8 +118,7 @@ class Edge:
         route: Any = scope.get("route")
         template = getattr(route, "path", "unmatched")
         method = scope["method"] if scope["method"] in _METHODS else "other"
-        self._measures.requests.labels(method, template, str(status)).inc()
-        self._measures.seconds.labels(method, template).observe(seconds)
+        self._measures.count(method, template, status, seconds)
 
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

@@ -6,13 +6,15 @@ the principal's tenant to the store, where somebody else's object is missing. To
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from functools import lru_cache
 
 from fastapi import Request
 
 from api.auth import Authenticator
 from store.errors import ForbiddenError
 from store.identity import Principal
+
+GRANTS_KEPT = 1_024
 
 _TENANT_READ = {
     "jobs:read", "projects:read", "flavors:read", "prices:read", "quotas:read", "usage:read", "events:read", "keys:own", "tenants:read",
@@ -47,10 +49,10 @@ def is_known_scope(scope: str) -> bool:
     return any(scope_covers(scope, permission) for permission in PERMISSIONS)
 
 
-def granted(role: str, scopes: Iterable[str]) -> frozenset[str]:
+@lru_cache(maxsize=GRANTS_KEPT)
+def granted(role: str, scopes: tuple[str, ...]) -> frozenset[str]:
     """Return the permissions of a key: its role's, narrowed by its scopes."""
-    wanted = tuple(scopes)
-    return frozenset(item for item in ROLE_PERMISSIONS.get(role, ()) if any(scope_covers(scope, item) for scope in wanted))
+    return frozenset(item for item in ROLE_PERMISSIONS.get(role, ()) if any(scope_covers(scope, item) for scope in scopes))
 
 
 class Needs:

@@ -16,7 +16,7 @@ from pydantic_core import to_json
 from api import clock, problems
 from store.commands import Command
 from store.engine import Store
-from store.errors import StaleError
+from store.errors import InvalidError, StaleError
 from store.idempotency import OnceOnly, Rendered
 from store.identity import Principal
 
@@ -26,15 +26,25 @@ CREATED = 201
 
 T = TypeVar("T")
 
+_KEY_DESCRIPTION = "The same key and body get the first answer again, for 24 hours."
 IdempotencyKey = Annotated[
-    str | None,
-    Header(
-        alias="Idempotency-Key",
-        min_length=1,
-        max_length=KEY_LENGTH_MAXIMUM,
-        description="The same key and body get the first answer again, for 24 hours.",
-    ),
+    str | None, Header(alias="Idempotency-Key", min_length=1, max_length=KEY_LENGTH_MAXIMUM, description=_KEY_DESCRIPTION)
 ]
+KEY_PARAMETER = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": _KEY_DESCRIPTION,
+    "schema": {"type": "string", "minLength": 1, "maxLength": KEY_LENGTH_MAXIMUM},
+}
+
+
+def checked_key(sent: str | None) -> str | None:
+    """Return the key when its length is right; InvalidError otherwise."""
+    if sent is not None and not 1 <= len(sent) <= KEY_LENGTH_MAXIMUM:
+        message = f"Idempotency-Key: needs 1 to {KEY_LENGTH_MAXIMUM} characters"
+        raise InvalidError("invalid_request", message, field="Idempotency-Key", limit=KEY_LENGTH_MAXIMUM)
+    return sent
 
 
 async def create(
@@ -57,7 +67,7 @@ async def create(
         problem = problems.body(409, once, "this answer is given once only; make another", data={"id": getattr(fields, "id", None)})
         return Rendered(CREATED, text, repeated=(409, to_json(problem).decode()))
 
-    route = f"{request.method} {request.url.path}"
+    route = f"{request.method} {request.scope['path']}"
     digest = hashlib.sha256(await request.body()).hexdigest() if key is not None else ""
     wrapped = OnceOnly(command, render, principal.user_id, key, route, body_sha256=digest, now_ms=clock.now_ms())
     answered = await _run(store, wrapped)

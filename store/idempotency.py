@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from sqlalchemy import Connection, bindparam, delete, select
-from sqlalchemy.dialects import postgresql, sqlite
 
+from store import hot
 from store.commands import Command
 from store.errors import ConflictError, StaleError
 from store.tables import IdempotencyRecord
@@ -24,13 +24,13 @@ PRUNE_BATCH_MAXIMUM = 1_000
 T = TypeVar("T")
 
 _record = IdempotencyRecord.__table__  # type: ignore[attr-defined]
-_find = select(_record.c.route, _record.c.body_sha256, _record.c.status, _record.c.response).where(
-    _record.c.user_id == bindparam("user"), _record.c.key == bindparam("sent")
+_find = hot.HotStatement(
+    ("user_id", "key"),
+    lambda _: select(_record.c.route, _record.c.body_sha256, _record.c.status, _record.c.response).where(
+        _record.c.user_id == bindparam("user_id"), _record.c.key == bindparam("key")
+    ),
 )
-_insert = {
-    "sqlite": sqlite.insert(_record).on_conflict_do_nothing(),
-    "postgresql": postgresql.insert(_record).on_conflict_do_nothing(),
-}
+_insert = hot.insert_into(_record, ("user_id", "key", "route", "body_sha256", "status", "response", "created_at_ms"), is_repeatable=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class OnceOnly(Generic[T]):
         if self.key is None:
             rendered = self.render(self.command.execute(connection))
             return Answered(rendered.status, rendered.body)
-        earlier = connection.execute(_find, {"user": self.user_id, "sent": self.key}).first()
+        earlier = _find.run(connection, (self.user_id, self.key)).fetchone()
         if earlier is not None:
             return self._replay(*earlier)
         rendered = self.render(self.command.execute(connection))
@@ -87,16 +87,8 @@ class OnceOnly(Generic[T]):
 
     def _remember(self, connection: Connection, rendered: Rendered) -> None:
         status, response = rendered.repeated or (rendered.status, rendered.body)
-        row = {
-            "user_id": self.user_id,
-            "key": self.key,
-            "route": self.route,
-            "body_sha256": self.body_sha256,
-            "status": status,
-            "response": response,
-            "created_at_ms": self.now_ms,
-        }
-        if connection.execute(_insert[connection.dialect.name], row).rowcount != 1:
+        row = (self.user_id, self.key, self.route, self.body_sha256, status, response, self.now_ms)
+        if _insert.run(connection, row).rowcount != 1:
             raise StaleError("idempotency_race", "another request with this Idempotency-Key was faster")
 
 

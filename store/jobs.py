@@ -9,34 +9,41 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 
-from sqlalchemy import Connection, bindparam, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, bindparam, select, update
 
 from domain.jobs import Shape
 from domain.states import JobEvent, JobState, JobTarget, advance
-from store import job_reads
+from store import hot, job_reads
 from store.errors import InvalidError, NotFoundError, StaleError
 from store.job_reads import ClassAnswer, JobView
 from store.tables import Blob, Event, Job, JobClass
 
 CLASS_ID_CHARACTERS = 32
+CLASS_KEYS_KEPT = 4_096  # most submits repeat a class
 
 _job = Job.__table__  # type: ignore[attr-defined]
 _class = JobClass.__table__  # type: ignore[attr-defined]
 _event = Event.__table__  # type: ignore[attr-defined]
 _blob = Blob.__table__  # type: ignore[attr-defined]
 
-_insert_class = {"sqlite": sqlite.insert(_class).on_conflict_do_nothing(), "postgresql": postgresql.insert(_class).on_conflict_do_nothing()}
-_insert_job = insert(_job)
-_insert_event = insert(_event)
-_answers = select(
-    _class.c.id, _class.c.reason_code, _class.c.reason_data, _class.c.reason_unblocks_when, _class.c.forecast_start_ms,
-    _class.c.not_before_ms, _class.c.answered_at_ms,
-).where(_class.c.id.in_(bindparam("ids", expanding=True)))  # fmt: skip
-_answer_one = select(*_answers.selected_columns).where(_class.c.id == bindparam("one"))
+_JOB_COLUMNS = (
+    "id",
+    "tenant_id", "project_id", "user_id", "class_id",
+    "name",
+    "state", "target", "version", "priority",
+    "tier",
+    "flavors", "replicas", "slices_per_replica", "milli_gpu_per_slice", "cpu_milli_per_replica", "memory_bytes_per_replica", "limit_ms",
+    "entrypoint", "environment", "archive_sha256", "requirements", "maximum_attempts", "attempt", "submitted_at_ms",
+)  # fmt: skip
+_insert_class = hot.insert_into(_class, ("id", "tenant_id", "project_id", "shape", "limit_ms", "priority"), is_repeatable=True)
+_insert_job = hot.insert_into(_job, _JOB_COLUMNS)
+_insert_event = hot.insert_into(_event, ("at_ms", "kind", "tenant_id", "job_id", "data"))
+_ANSWER_COLUMNS = tuple(ClassAnswer.__dataclass_fields__)
+_answer = hot.HotStatement(("id",), lambda _: select(*(_class.c[name] for name in _ANSWER_COLUMNS)).where(_class.c.id == bindparam("id")))
 _archives = select(_blob.c.sha256).where(_blob.c.tenant_id == bindparam("tenant"), _blob.c.sha256.in_(bindparam("wanted", expanding=True)))
 _move = (
     update(_job)
@@ -45,9 +52,8 @@ _move = (
 )
 
 
-def canonical(value: object) -> str:
-    """Return the one JSON text of `value` that rows and hashes use: sorted keys, no spaces."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+canonical: Callable[[object], str] = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+"""Return the one JSON text of a value that rows and hashes use: sorted keys, no spaces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +68,7 @@ class ClassKey:
     priority: int
 
 
+@lru_cache(maxsize=CLASS_KEYS_KEPT)
 def class_key(tenant_id: str, project_id: str, shape: Shape, *, limit_ms: int, priority: int) -> ClassKey:
     """Return the class of jobs of `shape`; equal arguments give equal identifiers, in every process and release."""
     text = canonical(asdict(shape))
@@ -107,9 +114,11 @@ class SubmitJobs:
     def execute(self, connection: Connection, /) -> list[JobView]:
         """Return the accepted jobs with the newest answers known for their classes."""
         self._check_archives(connection)
-        answers = self._classes(connection)
-        connection.execute(_insert_job, [self._row(job) for job in self.jobs])
-        connection.execute(_insert_event, [self._event(job) for job in self.jobs])
+        keys = {job.job_class.id: job.job_class for job in self.jobs}
+        answers = {key.id: self._answer(connection, key) for key in keys.values()}
+        _insert_job.run_many(connection, list(self._rows()))
+        event = (self.now_ms, "job_submitted", self.submitter.tenant_id)
+        _insert_event.run_many(connection, [(*event, job.id, "{}") for job in self.jobs])
         return [self._view(job, answers[job.job_class.id]) for job in self.jobs]
 
     def _check_archives(self, connection: Connection) -> None:
@@ -122,51 +131,32 @@ class SubmitJobs:
                 field = "archive_sha256" if len(self.jobs) == 1 else f"jobs[{position}].archive_sha256"
                 raise InvalidError("archive_not_found", "the archive was not uploaded; PUT it to /v1/archives/{sha256} first", field=field)
 
-    def _classes(self, connection: Connection) -> dict[str, ClassAnswer]:
-        keys = {job.job_class.id: job.job_class for job in self.jobs}
-        if len(keys) == 1:
-            rows = connection.execute(_answer_one, {"one": next(iter(keys))}).all()
-        else:
-            rows = connection.execute(_answers, {"ids": list(keys)}).all()
-        answers = {row[0]: ClassAnswer(*row[1:]) for row in rows}
-        missing = [key for key in keys.values() if key.id not in answers]
-        if missing:
-            connection.execute(_insert_class[connection.dialect.name], [asdict(key) for key in missing])
-            answers |= {key.id: ClassAnswer() for key in missing}
-        return answers
+    @staticmethod
+    def _answer(connection: Connection, key: ClassKey) -> ClassAnswer:
+        row = _answer.run(connection, (key.id,)).fetchone()
+        if row is not None:
+            return ClassAnswer(*row)
+        _insert_class.run(connection, (key.id, key.tenant_id, key.project_id, key.shape, key.limit_ms, key.priority))
+        return ClassAnswer()
 
-    def _row(self, job: NewJob) -> dict[str, object]:
-        shape, key = job.shape, job.job_class
-        return {
-            "id": job.id,
-            "tenant_id": self.submitter.tenant_id,
-            "project_id": key.project_id,
-            "user_id": self.submitter.user_id,
-            "class_id": key.id,
-            "name": job.name,
-            "state": JobState.QUEUED.value,
-            "target": JobTarget.RUN.value,
-            "version": 0,
-            "priority": key.priority,
-            "tier": job.tier,
-            "flavors": canonical(shape.flavors),
-            "replicas": shape.replicas,
-            "slices_per_replica": shape.slices_per_replica,
-            "milli_gpu_per_slice": shape.milli_gpu_per_slice,
-            "cpu_milli_per_replica": shape.cpu_milli_per_replica,
-            "memory_bytes_per_replica": shape.memory_bytes_per_replica,
-            "limit_ms": key.limit_ms,
-            "entrypoint": canonical(job.entrypoint),
-            "environment": canonical(job.environment),
-            "archive_sha256": job.archive_sha256,
-            "requirements": job.requirements,
-            "maximum_attempts": job.maximum_attempts,
-            "attempt": 0,
-            "submitted_at_ms": self.now_ms,
-        }
-
-    def _event(self, job: NewJob) -> dict[str, object]:
-        return {"at_ms": self.now_ms, "kind": "job_submitted", "tenant_id": self.submitter.tenant_id, "job_id": job.id, "data": "{}"}
+    def _rows(self) -> Iterator[tuple[object, ...]]:
+        """Yield the rows in the order of `_JOB_COLUMNS`. What jobs of one class share is made once: a batch is mostly alike."""
+        submitter = self.submitter
+        state = (JobState.QUEUED.value, JobTarget.RUN.value, 0)
+        shared: dict[str, tuple[tuple[object, ...], tuple[object, ...]]] = {}
+        for job in self.jobs:
+            shape, key = job.shape, job.job_class
+            if key.id not in shared:
+                owner: tuple[object, ...] = (submitter.tenant_id, key.project_id, submitter.user_id, key.id)
+                asked: tuple[object, ...] = (
+                    canonical(shape.flavors), shape.replicas, shape.slices_per_replica, shape.milli_gpu_per_slice,
+                    shape.cpu_milli_per_replica, shape.memory_bytes_per_replica, key.limit_ms,
+                )  # fmt: skip
+                shared[key.id] = (owner, asked)
+            owner, asked = shared[key.id]
+            environment = canonical(job.environment) if job.environment else "{}"
+            own = (canonical(job.entrypoint), environment, job.archive_sha256, job.requirements, job.maximum_attempts)
+            yield (job.id, *owner, job.name, *state, key.priority, job.tier, *asked, *own, 0, self.now_ms)
 
     def _view(self, job: NewJob, answer: ClassAnswer) -> JobView:
         shape, key = job.shape, job.job_class
@@ -232,5 +222,4 @@ class CancelJob:
             raise StaleError("job_moved", "the job changed while it was being cancelled; try again")
         kinds = ["job_cancel_requested", "job_cancelled"] if is_idle else ["job_cancel_requested"]
         data = canonical({"user_id": self.user_id})
-        rows = [{"at_ms": self.now_ms, "kind": kind, "tenant_id": tenant_id, "job_id": self.job_id, "data": data} for kind in kinds]
-        connection.execute(_insert_event, rows)
+        _insert_event.run_many(connection, [(self.now_ms, kind, tenant_id, self.job_id, data) for kind in kinds])

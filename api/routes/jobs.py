@@ -11,11 +11,10 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from api import answers, clock, pages, replays, submission
+from api import answers, clock, hot_bodies, pages, replays, submission
 from api.catalog import Catalogs
 from api.permissions import Needs
 from api.problems import TooManyRequestsError
-from api.replays import IdempotencyKey
 from store.errors import InvalidError
 from store.identity import Principal
 from store.job_reads import JobsPage, JobView, JobWithAttempts
@@ -28,20 +27,22 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 QUEUE_FULL_RETRY_SECONDS = 30
 
 Reads = Annotated[Principal, Depends(Needs("jobs:read"))]
-Submits = Annotated[Principal, Depends(Needs("jobs:write"))]
+_submits = Needs("jobs:write")
 Cancels = Annotated[Principal, Depends(Needs("jobs:write", "jobs:cancel_any"))]
 
 
-@router.post("", status_code=201, response_model=JobAnswer)
-async def submit_job(request: Request, principal: Submits, sent: JobSpec, key: IdempotencyKey = None) -> Response:
+@router.post("", status_code=201, response_model=JobAnswer, openapi_extra=hot_bodies.openapi(JobSpec))
+async def submit_job(request: Request) -> Response:
     """Accept a job. 201 means that it is durable; it carries the newest answer known for its class."""
+    principal, key, sent = await hot_bodies.read(request, JobSpec, _submits)
     command = await _command(request, principal, [sent], is_batch=False)
     return await replays.create(request, principal, key=key, command=command, answer=_one)
 
 
-@router.post("/batch", status_code=201, response_model=JobBatchAnswer)
-async def submit_batch(request: Request, principal: Submits, sent: JobBatch, key: IdempotencyKey = None) -> Response:
+@router.post("/batch", status_code=201, response_model=JobBatchAnswer, openapi_extra=hot_bodies.openapi(JobBatch))
+async def submit_batch(request: Request) -> Response:
     """Accept all jobs of a batch or none, in one durable step. A refusal names the job by its position."""
+    principal, key, sent = await hot_bodies.read(request, JobBatch, _submits)
     command = await _command(request, principal, sent.jobs, is_batch=True)
     return await replays.create(request, principal, key=key, command=command, answer=_many)
 

@@ -1,0 +1,113 @@
+"""Estimates: what would happen to a job if it were submitted now. Nothing is kept.
+
+Runs the decision core itself on a snapshot from rows, so it is rate-limited per tenant. The amount is what a lease of the whole limit and
+grace would hold at the list price; the charge is what was used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+
+from api import answers, clock, submission
+from api.permissions import Needs
+from api.problems import TooManyRequestsError
+from billing.calc.rating import cost_units
+from domain.reasons import Reason
+from scheduler.decision import explain
+from scheduler.decision.snapshot import ClassKey, Policy
+from store import fleet, scheduling
+from store.identity import Principal
+from store.jobs import NewJob
+from terrace.models.jobs import EstimateAnswer, JobSpec
+
+router = APIRouter(prefix="/v1/estimates", tags=["estimates"])
+
+WINDOW_SECONDS = 60.0
+TENANTS_MAXIMUM = 10_000
+
+Estimates = Annotated[Principal, Depends(Needs("estimates:write"))]
+
+
+class RateLimit:
+    """At most `per_minute` estimates of one tenant in any minute, counted in this process."""
+
+    def __init__(self, per_minute: int) -> None:
+        self._per_minute = per_minute
+        self._times: OrderedDict[str, deque[float]] = OrderedDict()
+
+    def count(self, tenant_id: str) -> None:
+        """Count one more; TooManyRequestsError over the limit."""
+        now = clock.monotonic()
+        times = self._times.setdefault(tenant_id, deque())
+        self._times.move_to_end(tenant_id)
+        while times and now - times[0] >= WINDOW_SECONDS:
+            times.popleft()
+        if len(times) >= self._per_minute:
+            wait_seconds = int(WINDOW_SECONDS - (now - times[0])) + 1
+            message = f"at most {self._per_minute} estimates a minute; try again in {wait_seconds} s"
+            raise TooManyRequestsError("estimates_rate", message, limit=self._per_minute, retry_after_seconds=wait_seconds)
+        times.append(now)
+        while len(self._times) > TENANTS_MAXIMUM:
+            self._times.popitem(last=False)
+
+
+@router.post("", response_model=EstimateAnswer)
+async def estimate(request: Request, principal: Estimates, sent: JobSpec) -> Any:
+    """Answer what the scheduler would say to this job now, and what it would hold of money at most."""
+    state = request.app.state
+    tenant_id = principal.tenant_id or ""
+    state.estimates_rate.count(tenant_id)
+    catalogs = state.catalogs
+    prepared = submission.prepare(
+        [sent],
+        await catalogs.fleet(is_fresh=True),
+        await catalogs.tenant(tenant_id, is_fresh=True),
+        tenant_id=tenant_id,
+        is_batch=False,
+        new_id=clock.new_id,
+    )
+    now_ms = clock.now_ms()
+    loaded = await state.store.read(scheduling.LoadSnapshot(now_ms, Policy(spans_nodes=False)))
+    outcome = await asyncio.to_thread(explain.explain, loaded.snapshot, _key(loaded, prepared[0], tenant_id))
+    flavors = {item.name: item for item in await state.store.read(fleet.Flavors(state.settings.currency, now_ms))}
+    return _answer(state.settings.currency, prepared[0], outcome, flavors, now_ms)
+
+
+def _key(loaded: scheduling.Loaded, job: NewJob, tenant_id: str) -> ClassKey:
+    project_id = job.job_class.project_id
+    leaf = scheduling.leaf(loaded.snapshot.tree, tenant_id, project_id)
+    return ClassKey(leaf, job.shape, job.job_class.limit_ms, job.job_class.priority, project_id)
+
+
+def _answer(currency: str, job: NewJob, outcome: explain.Estimate, flavors: dict[str, fleet.FlavorView], now_ms: int) -> dict[str, Any]:
+    first = flavors.get(job.shape.flavors[0]) if job.shape.flavors else None
+    per_hour = (first.price_units_per_hour or 0) if first else 0
+    forecast = outcome.forecast
+    return {
+        "starts_now": outcome.starts_now,
+        "reason": _reason(outcome.reason, now_ms) if outcome.reason else None,
+        "forecast": {
+            "start_at": answers.moment(forecast.start_ms),
+            "not_before": answers.moment(forecast.not_before_ms),
+            "computed_at": clock.rfc3339(now_ms),
+        }
+        if forecast
+        else None,
+        "currency": currency,
+        "hold_amount_units": cost_units(units_per_hour=per_hour, slices=job.shape.slices, length_ms=job.job_class.limit_ms),
+        "price_units_per_hour": per_hour,
+        "limit_seconds": -(-job.job_class.limit_ms // 1_000),
+    }
+
+
+def _reason(reason: Reason, now_ms: int) -> dict[str, Any]:
+    return {
+        "code": reason.code.value,
+        "data": dict(reason.data),
+        "unblocks_when": reason.unblocks_when.value,
+        "answered_at": clock.rfc3339(now_ms),
+    }

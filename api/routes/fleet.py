@@ -1,0 +1,95 @@
+"""Nodes and what they have, flavors, prices.
+
+Operators make and switch nodes; an agent fills in what its own node has. Every tenant may see flavors and list prices; nodes are the
+operators' and finance's business.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from api import answers, clock, pages, replays
+from api.permissions import Needs
+from api.replays import IdempotencyKey
+from api.routes.agents import Agent, check_node
+from domain.money import Currency
+from store import fleet
+from store.errors import InvalidError
+from store.identity import Principal
+from terrace.models.agents import InventoryReport
+from terrace.models.common import Page
+from terrace.models.fleet import FlavorAnswer, NodeAnswer, NodeCreate, NodeSet, PriceAnswer, PriceCreate
+
+router = APIRouter(prefix="/v1", tags=["fleet"])
+
+ReadsNodes = Annotated[Principal, Depends(Needs("nodes:read"))]
+WritesNodes = Annotated[Principal, Depends(Needs("nodes:write"))]
+ReadsFlavors = Annotated[Principal, Depends(Needs("flavors:read"))]
+ReadsPrices = Annotated[Principal, Depends(Needs("prices:read"))]
+WritesPrices = Annotated[Principal, Depends(Needs("prices:write"))]
+
+
+@router.post("/nodes", status_code=201, response_model=NodeAnswer)
+async def create_node(request: Request, principal: WritesNodes, sent: NodeCreate, key: IdempotencyKey = None) -> Response:
+    """Make a node. It takes no leases before its agent reports what it has."""
+    command = fleet.CreateNode(clock.new_id("nod"), sent.name, sent.site, sent.rack, clock.now_ms())
+    return await replays.create(request, principal, key=key, command=command, answer=answers.node)
+
+
+@router.get("/nodes", response_model=Page[NodeAnswer])
+async def list_nodes(request: Request, principal: ReadsNodes, cursor: pages.Cursor = None, limit: pages.Limit = pages.LIMIT_DEFAULT) -> Any:
+    """List nodes with their devices in order of name."""
+    found = await request.app.state.store.read(fleet.Nodes(pages.decode(cursor), limit))
+    return {"items": [answers.node(item) for item in found], "next_cursor": pages.next_cursor(found, limit, lambda item: item.name)}
+
+
+@router.get("/nodes/{node}", response_model=NodeAnswer)
+async def read_node(request: Request, principal: ReadsNodes, node: str) -> Any:
+    """Return a node with its devices and the leases that hold them."""
+    return answers.node(await request.app.state.store.read(fleet.NodeByName(node)))
+
+
+@router.patch("/nodes/{node}", response_model=NodeAnswer)
+async def set_node(request: Request, principal: WritesNodes, node: str, sent: NodeSet) -> Any:
+    """Cordon (nothing new starts there) or drain (cordon, and running leases are evicted and queued again)."""
+    return answers.node(await request.app.state.store.run(fleet.SetNode(node, sent.is_cordoned, sent.is_draining)))
+
+
+@router.post("/nodes/{node}/inventory", response_model=NodeAnswer)
+async def report_inventory(request: Request, agent: Agent, node: str, sent: InventoryReport) -> Any:
+    """Take what the node has, from its own agent; sending it twice changes nothing."""
+    check_node(agent, node)
+    devices = tuple(fleet.ReportedDevice(**device.model_dump()) for device in sent.devices)
+    command = fleet.AcceptInventory(
+        node, sent.boot_id, sent.agent_version, sent.cpu_milli, sent.memory_bytes, sent.isolation, devices, clock.now_ms()
+    )
+    return answers.node(await request.app.state.store.run(command))
+
+
+@router.get("/flavors", response_model=Page[FlavorAnswer])
+async def list_flavors(request: Request, principal: ReadsFlavors) -> Any:
+    """List what can be asked for, with the list price now."""
+    found = await request.app.state.store.read(fleet.Flavors(request.app.state.settings.currency, clock.now_ms()))
+    return {"items": [asdict(item) for item in found]}
+
+
+@router.post("/prices", status_code=201, response_model=PriceAnswer)
+async def create_price(request: Request, principal: WritesPrices, sent: PriceCreate, key: IdempotencyKey = None) -> Response:
+    """Set a list price from a moment on; what is rated already keeps its price."""
+    known = [currency.code for currency in Currency]
+    if sent.currency not in known:
+        message = f"currency: {sent.currency!r} is not one of {', '.join(known)}"
+        raise InvalidError("unknown_currency", message, field="currency", limit=known)
+    now_ms = clock.now_ms()
+    valid_from_ms = clock.to_ms(sent.valid_from) if sent.valid_from else now_ms
+    command = fleet.CreatePrice(clock.new_id("pri"), sent.flavor, sent.currency, sent.units_per_hour, valid_from_ms, now_ms)
+    return await replays.create(request, principal, key=key, command=command, answer=answers.price)
+
+
+@router.get("/prices", response_model=Page[PriceAnswer])
+async def list_prices(request: Request, principal: ReadsPrices) -> Any:
+    """List the price book, in order of flavor, currency and start."""
+    return {"items": [answers.price(item) for item in await request.app.state.store.read(fleet.Prices())]}
