@@ -44,6 +44,7 @@ class AgentSettings:
     prove_every_ms: int = 250  # between two attempts to prove a lease's devices idle; nobody needs to
     suspect_after_ms: int = 60_000  # devices that stay busy that long after their lease's end are reported; operators
     spool_bytes_maximum: int = 256 * MIB  # of reports that the service has not taken; output beyond is dropped; operators
-    leases_maximum: int = 256  # leases at once on this node; nobody needs to
     stop_grace_ms: int = 5_000  # notice to running leases when the agent itself is stopped; operators
-    checkpoints_kept_ms: int = 7 * DAY_MS  # since a job last wrote to its checkpoint directory here; operators of small disks
+    stop_seconds_maximum: float = 25.0  # for all leases to end when the agent is stopped; what is left is killed; nobody needs to
+    flush_seconds_maximum: float = 5.0  # for the last reports to leave when the agent is stopped; the rest waits in the spool
+    checkpoints_kept_ms: int = 30 * DAY_MS  # since a job last wrote to its checkpoint directory here; operators of small disks

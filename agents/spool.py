@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -26,13 +26,16 @@ CREATE TABLE IF NOT EXISTS reports (
     seq INTEGER PRIMARY KEY AUTOINCREMENT, boot_id TEXT NOT NULL, kind TEXT NOT NULL, lease_id TEXT,
     observed_at_ms INTEGER NOT NULL, data TEXT NOT NULL
 );
-CREATE TABLE IF NOT EXISTS leases (lease_id TEXT PRIMARY KEY, boot_id TEXT NOT NULL, is_gone INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE IF NOT EXISTS leases (
+    lease_id TEXT PRIMARY KEY, boot_id TEXT NOT NULL, device_uuids TEXT NOT NULL, is_gone INTEGER NOT NULL DEFAULT 0
+);
 """
 
 
 _OLDEST = """
 SELECT seq, boot_id, kind, lease_id, observed_at_ms, data, LENGTH(data) FROM reports WHERE boot_id = ? ORDER BY seq LIMIT ?
 """
+_TAKEN_BEFORE = "SELECT lease_id, device_uuids FROM leases WHERE is_gone = 0 AND boot_id <> ? ORDER BY lease_id LIMIT ?"
 _DONE = """
 SELECT lease_id FROM leases WHERE is_gone = 1 AND lease_id NOT IN (SELECT lease_id FROM reports WHERE lease_id IS NOT NULL)
 """
@@ -139,19 +142,17 @@ class Spool:
             return LeaseMemory.UNKNOWN, False
         return (LeaseMemory.GONE if row[1] else LeaseMemory.TAKEN), row[0] == self._boot_id
 
-    def take(self, lease_id: str) -> None:
+    def take(self, lease_id: str, device_uuids: Sequence[str]) -> None:
         """Write down that this boot takes the lease on: from here it is never started again."""
         with self._lock:
-            self._write("INSERT INTO leases (lease_id, boot_id) VALUES (?, ?)", (lease_id, self._boot_id))
+            values = (lease_id, self._boot_id, json.dumps(list(device_uuids)))
+            self._write("INSERT INTO leases (lease_id, boot_id, device_uuids) VALUES (?, ?, ?)", values)
 
-    def taken_before(self) -> list[str]:
-        """Return the leases that earlier boots took on and that are not proven gone."""
+    def taken_before(self) -> dict[str, tuple[str, ...]]:
+        """Return the leases that earlier boots took on and that are not proven gone, with their devices."""
         with self._lock:
-            rows = self._connection.execute(
-                "SELECT lease_id FROM leases WHERE is_gone = 0 AND boot_id <> ? ORDER BY lease_id LIMIT ?",
-                (self._boot_id, LEASES_REMEMBERED_MAXIMUM),
-            ).fetchall()
-        return [row[0] for row in rows]
+            rows = self._connection.execute(_TAKEN_BEFORE, (self._boot_id, LEASES_REMEMBERED_MAXIMUM)).fetchall()
+        return {lease_id: tuple(json.loads(device_uuids)) for lease_id, device_uuids in rows}
 
     def report_gone(self, lease_id: str, *, observed_at_ms: int) -> None:
         """Write down that the lease is proven gone, together with the report of it."""
