@@ -2,7 +2,7 @@
 
 Owns the order of things: archive fetched, process tree started, watched, stopped, proven gone, devices proven idle, reported. What is seen
 goes to the spool and nowhere else. Does not own the process tree (sandbox/), the lease table (telemetry.py) or which leases there
-are (daemon.py, which wrote the lease down before). A lease that fails before it has a process is reported as one that ended: exited, then gone.
+are (daemon.py, which wrote the lease down before). A lease that fails before it has a process ends as any other: exited, then gone.
 """
 
 from __future__ import annotations
