@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from pydantic import ValidationError
 from rich.console import Console
 
-from terraced import preflight, processes, scenario_commands, serving, up
-from terraced.bootstrap import bootstrap
+from terraced import bootstrap, preflight, processes, scenario_commands, serving, up
 from terraced.settings import Settings
 
 EXIT_USAGE = 2
@@ -39,7 +38,7 @@ def _settings(**options: Any) -> Settings:
         _refuse(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}")
 
 
-def _refuse(message: str) -> Any:
+def _refuse(message: str) -> NoReturn:
     typer.echo(f"terraced: {message}", err=True)
     raise typer.Exit(EXIT_USAGE)
 
@@ -79,10 +78,22 @@ def init(state_dir: StateDir = None, database_url: DatabaseUrl = None) -> None:
     settings = _settings(state_dir=state_dir, database_url=database_url)
     try:
         preflight.prepare_state_dir(settings.state_dir)
-        bootstrap(settings)
+        bootstrap.prepare_database(settings)
     except preflight.NotReadyError as error:
         _refuse(str(error))
     typer.echo(f"The operator's key is in {settings.operator_key_path}")
+
+
+@app.command()
+def migrate(database_url: DatabaseUrl = None, state_dir: StateDir = None) -> None:
+    """Bring the database's schema to this release, then end."""
+    settings = _settings(database_url=database_url, state_dir=state_dir)
+    try:
+        if settings.database_url is None:
+            preflight.prepare_state_dir(settings.state_dir)
+        bootstrap.prepare_schema(settings)
+    except preflight.NotReadyError as error:
+        _refuse(str(error))
 
 
 @app.command()

@@ -52,6 +52,7 @@ class Settings(BaseSettings):
     isolation: str = Field(
         default="auto", pattern="^(auto|namespaces|none)$", description="auto: namespaces where the kernel allows them; operators."
     )
+    is_embedded: bool = Field(default=False, description="Told to clients: one machine, one trusted user; `terraced up` sets it.")
     log_level: str = Field(default="info", pattern="^(debug|info|warning|error)$", description="How much the processes say; anyone.")
 
     @property

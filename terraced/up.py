@@ -17,8 +17,7 @@ from dataclasses import dataclass
 import httpx
 from rich.console import Console
 
-from terraced import preflight, processes
-from terraced.bootstrap import bootstrap
+from terraced import bootstrap, preflight, processes
 from terraced.settings import Settings
 
 READY_SECONDS_MAXIMUM = 60.0
@@ -41,6 +40,7 @@ def children_of(settings: Settings) -> list[processes.Child]:
     """Return the three processes in the order in which they stop."""
     environment = {f"TERRACED_{name.upper()}": str(value) for name, value in settings.model_dump(exclude_none=True).items()}
     environment["TERRACED_STATE_DIR"] = str(settings.state_dir.resolve())
+    environment["TERRACED_IS_EMBEDDED"] = "true"
     environment["TERRACED_JOB_PYTHON"] = str(settings.job_python.absolute())
     return [processes.Child(name, [sys.executable, "-m", "terraced", name], environment, seconds) for name, seconds in STOP_SECONDS.items()]
 
@@ -86,7 +86,8 @@ async def run(settings: Settings, console: Console) -> int:
         preflight.check_port("agent_metrics_port", "127.0.0.1", settings.agent_metrics_port)
         preflight.check_port("scheduler_metrics_port", "127.0.0.1", settings.scheduler_metrics_port)
         ray_version = preflight.ray_version(settings.job_python)
-        bootstrap(settings)
+        bootstrap.prepare_database(settings)
+        bootstrap.prepare_embedded_node(settings)
         return await _serve(settings, ray_version, console)
 
 
