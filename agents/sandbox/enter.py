@@ -62,6 +62,7 @@ def _mounts(boot: dict[str, Any], boot_path: str, descriptor: int) -> None:
 def _prepare(boot: dict[str, Any], boot_path: str, descriptor: int) -> None:
     """As the lease's user, still with the machine's network: unpack the archive and install the requirements."""
     lease_dir = Path(boot["lease_dir"])
+    os.chdir(lease_dir / "work")  # so that requirements may name a file of the working directory
     if boot["archive_path"]:
         archive.unpack(Path(boot["archive_path"]), lease_dir / "work")
     if boot["requirements_path"]:

@@ -132,6 +132,7 @@ def _boot(
         "covers": [
             *({"path": path} for path in sorted({*closed, *hidden})),
             {"path": "/tmp", "source": str(lease_dir / "tmp")},  # noqa: S108  # the lease's own
+            *({"path": path, "source": os.devnull} for path in spec.hidden_device_paths),
             {"path": "/dev/shm", "options": f"mode=1777,size={shared_memory_bytes}"},  # noqa: S108
         ],
         "exposures": [

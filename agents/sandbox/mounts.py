@@ -32,7 +32,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True, slots=True)
 class Cover:
-    """A folder hidden under an empty one, or under `source` when given. `options` are tmpfs mount options."""
+    """A folder hidden under an empty one, or a folder or file under `source` when given. `options` are tmpfs mount options."""
 
     path: str
     source: str | None = None
@@ -66,7 +66,7 @@ def apply(covers: Sequence[Cover], exposures: Sequence[Exposure]) -> None:
     for cover in covers:
         items.append((cover.path, cover))
         if cover.source is not None:
-            opened[id(cover)] = os.open(cover.source, os.O_PATH | os.O_DIRECTORY)
+            opened[id(cover)] = os.open(cover.source, os.O_PATH)
     for exposure in exposures:
         opened[id(exposure)] = os.open(exposure.path, os.O_PATH | os.O_DIRECTORY)
         items.extend((path, exposure) for path in {exposure.path, os.path.realpath(exposure.path)})
@@ -80,7 +80,7 @@ def apply(covers: Sequence[Cover], exposures: Sequence[Exposure]) -> None:
 
 
 def _cover(path: str, cover: Cover, source: int | None) -> None:
-    if not os.path.isdir(path):
+    if not os.path.exists(path):
         return  # already hidden by a cover further out
     if source is None:
         mount("tmpfs", path, kind="tmpfs", flags=MS_NOSUID | MS_NODEV, options=cover.options)

@@ -24,15 +24,16 @@ def boot_id() -> str:
 def started_at_ticks(pid: int) -> int | None:
     """Return when the process started, None when there is none or it is dead and only waits to be reaped.
 
-    A dead first process of a PID namespace is proof that the namespace is empty: the kernel lets it become
-    a zombie only after every other member was killed and reaped.
+    A dead first process of a PID namespace is proof that the namespace is empty: the kernel lets its last thread end only after every
+    other member was killed and reaped. The state alone is no proof: it is the main thread's, and other threads may outlive that one.
     """
     try:
         text = (PROC / str(pid) / "stat").read_text()
     except OSError:
         return None
     fields = text[text.rindex(")") + 2 :].split()
-    return None if fields[0] in DEAD_STATES else int(fields[19])
+    state, threads, started = fields[0], int(fields[17]), int(fields[19])
+    return None if state in DEAD_STATES and threads <= 1 else started
 
 
 def is_alive(pid: int, started: int) -> bool:

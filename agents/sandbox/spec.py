@@ -52,6 +52,7 @@ class LeaseSpec:
 
     `entrypoint` is an argument list, run without a shell of the user's. `archive_path` is a tar.gz whose hash was verified.
     `start_timeout_ms` bounds everything before the entrypoint's process exists; `limit_ms` runs from there.
+    `hidden_device_paths` are the device nodes of this machine that are not the lease's; they are covered (with namespaces only).
     """
 
     lease_id: str
@@ -75,6 +76,7 @@ class LeaseSpec:
     archive_path: str | None = None
     requirements_path: str | None = None
     checkpoint_dir: str | None = None
+    hidden_device_paths: tuple[str, ...] = ()
     start_timeout_ms: int = 180_000
 
     def visible_devices(self) -> tuple[str, ...]:

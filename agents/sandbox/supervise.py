@@ -43,7 +43,7 @@ class Sandbox:
         self._changed = threading.Condition()
         self._launched: launch.Launched | None = None
         self._handle: SandboxHandle | None = None
-        self._has_exited = self._is_gone_reported = self._is_stopping = self._is_closed = False
+        self._has_said_hello = self._has_exited = self._is_gone_reported = self._is_stopping = self._is_closed = False
         self._kill_at_ms: int | None = None
 
     @property
@@ -85,6 +85,8 @@ class Sandbox:
             return
         self._is_stopping = True
         self._kill_at_ms = _now_ms() + grace_ms + STOP_MARGIN_MS
+        if not self._has_said_hello:
+            self.kill()  # still preparing: no code of the user's runs that would want notice
         self._say({"do": "stop", "grace_ms": grace_ms})
 
     def kill(self) -> None:
@@ -133,6 +135,7 @@ class Sandbox:
     def _take(self, message: dict[str, Any]) -> None:
         name = message.pop("kind")
         if name == "hello":
+            self._has_said_hello = True
             self._learn_first_process()
         elif name == "listening":
             self._put(EventKind.WARNING, {"message": _port_warning(message["pids"])})
@@ -194,7 +197,7 @@ def is_gone(handle: SandboxHandle) -> bool:
     """True when no process of the lease lives.
 
     With namespaces the proof is the end of the namespace's first process: the kernel reports it after every other member
-    was killed. Without, it is that no process has the lease's user id (when it has its own), carries its mark, or is the one that we started.
+    was killed. Without, no process may have the lease's user id (when it has its own), carry its mark, or be the one that we started.
     """
     if handle.boot_id != procfs.boot_id():
         return True

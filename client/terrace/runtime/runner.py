@@ -24,7 +24,7 @@ from terrace.runtime.channel import Channel
 from terrace.runtime.cluster import Cluster
 from terrace.runtime.jobs_api import JobsApi
 from terrace.runtime.output import Output
-from terrace.runtime.progress import PROGRESS_BYTES_MAX
+from terrace.runtime.progress import PROGRESS_BYTES_MAX, is_report
 
 TICK_SECONDS = 0.05
 STARTING_TICK_SECONDS = 0.02
@@ -69,7 +69,6 @@ class Runner:
         self._progress.setblocking(False)
         for source in (self._channel, self._wake_reader, self._progress):
             self._selector.register(source, selectors.EVENT_READ)
-        signal.set_wakeup_fd(self._wake_writer.fileno(), warn_on_full_buffer=False)
         self._start()
         while self._channel.is_open and not self._is_over():
             self._selector.select(TICK_SECONDS if self._is_started else STARTING_TICK_SECONDS)
@@ -153,8 +152,8 @@ class Runner:
                 return
             except ValueError:
                 continue
-            if isinstance(message, dict) and not self._channel.is_full:
-                self._channel.send("progress", step=message.get("step"), total=message.get("total"), metrics=message.get("metrics"))
+            if is_report(message) and not self._channel.is_full:
+                self._channel.send("progress", **message)
 
     def _pass_on_output(self, *, is_final: bool = False) -> None:
         while not self._channel.is_full and (chunk := self._output.read(is_final=is_final)):
@@ -267,7 +266,8 @@ def _may_go(channel: Channel) -> bool:
     with selectors.DefaultSelector() as selector:
         selector.register(channel, selectors.EVENT_READ)
         selector.select(GO_SECONDS_MAX)
-    return any(message.get("do") == "go" for message in channel.receive())
+    orders = [message.get("do") for message in channel.receive()]
+    return "go" in orders and "stop" not in orders
 
 
 def _end_without_namespace() -> None:
