@@ -49,6 +49,7 @@ def create_app(store: Store, settings: ApiSettings) -> FastAPI:
     app.state.catalogs = Catalogs(store, settings)
     app.state.estimates_rate = estimates.RateLimit(settings.estimates_per_minute)
     app.state.measures = measures
+    app.state.is_stopping = False  # set by whoever serves the application when it is told to stop
     app.state.open_streams = 0
     problems.install(app)
     for router in ROUTERS:

@@ -13,6 +13,7 @@ import logging
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
+from types import FrameType
 from typing import Any
 
 import structlog
@@ -71,9 +72,21 @@ def serve_api(settings: Settings) -> None:
         timeout_graceful_shutdown=GRACEFUL_SECONDS,
     )
     try:
-        uvicorn.Server(config).run()
+        _Server(config, app.state).run()
     finally:
         store.close()
+
+
+class _Server(uvicorn.Server):
+    """Tells the application at once when it is told to stop, so that long polls answer instead of being cut off."""
+
+    def __init__(self, config: uvicorn.Config, state: Any) -> None:
+        super().__init__(config)
+        self._state = state
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._state.is_stopping = True
+        super().handle_exit(sig, frame)
 
 
 def serve_scheduler(settings: Settings) -> None:

@@ -64,18 +64,22 @@ async def _wait_until_ready(settings: Settings, ray_version: str, children: list
 
 
 def _say_ready(console: Console, settings: Settings, started: Started) -> None:
+    def say(text: str) -> None:
+        console.print(text, soft_wrap=True, highlight=False)
+
     kind = "simulated GPUs (no driver on this machine)" if started.is_simulated else "GPUs"
-    console.print(f"[bold green]Terrace is up[/] at {started.url}   Ray {started.ray_version}, {started.devices} {kind}")
+    say(f"[bold green]Terrace is up[/] at {started.url}   Ray {started.ray_version}, {started.devices} {kind}")
     if started.isolation == "none":
-        console.print("[yellow]No user namespaces here:[/] only tokens keep leases apart, and Ray listens on all interfaces.")
-    console.print("This mode trusts the one user who runs it. State: " + str(settings.state_dir))
-    console.print("\nTry, in another terminal:")
-    console.print(f"  export TERRACE_URL={started.url} TERRACE_API_KEY=$(cat {settings.operator_key_path})", soft_wrap=True)
-    console.print("  terrace ops tenant create acme && terrace ops quota set acme h200 4")
-    console.print("  terrace ops user create ada --tenant acme --role member && terrace ops key create ada --tenant acme")
-    console.print("  terrace login --url " + started.url + "        # with the key that the last command printed")
-    console.print("  cd examples/digits && terrace submit --gpus 1 --watch -- python train.py --epochs 20")
-    console.print("  terrace jobs; terrace quota; terrace usage\n\nCtrl-C stops everything; the next start resumes from the same state.")
+        say("[yellow]No user namespaces here:[/] only tokens keep leases apart, and Ray listens on all interfaces.")
+    say(f"This mode trusts the one user who runs it. State: {settings.state_dir}")
+    say("\nTry, in another terminal:")
+    say(f"  export TERRACE_URL={started.url} TERRACE_API_KEY=$(cat {settings.operator_key_path})")
+    say("  terrace ops tenant create acme && terrace ops quota set acme h200 4")
+    say("  terrace ops user create ada --tenant acme --role member && terrace ops key create ada --tenant acme")
+    say(f"  terrace login --url {started.url}        # with the key that the last command printed")
+    say("  cd examples/digits && terrace submit --gpus 1 --watch -- python train.py --epochs 20")
+    say("  terrace jobs; terrace quota; terrace usage")
+    say("\nCtrl-C stops everything; the next start resumes from the same state.")
 
 
 async def run(settings: Settings, console: Console) -> int:

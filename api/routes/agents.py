@@ -33,6 +33,7 @@ from terrace.models.agents import (
 
 router = APIRouter(prefix="/v1/nodes", tags=["agents"])
 
+LOOK_UP_SECONDS = 0.5  # how soon a waiting request notices that its agent left or that this process is told to stop
 REREAD_SECONDS = 0.03  # a busy store changes all the time; an agent that waits asks again this often at most
 OFFSET_MAXIMUM = 1 << 50
 SEQUENCE_MAXIMUM = 1 << 53
@@ -63,9 +64,9 @@ async def read_assignments(
         items = [asdict(item) for item in await store.read(AssignmentsOfNode(node))]
         newest = hashlib.sha256(to_json(items)).hexdigest()[:32]
         remaining = deadline - clock.monotonic()
-        if newest != cursor or remaining <= 0:
+        if newest != cursor or remaining <= 0 or request.app.state.is_stopping or await request.is_disconnected():
             return answers.response({"cursor": newest, "items": items})
-        await store.wait_for_change(mark, remaining)
+        await store.wait_for_change(mark, min(remaining, LOOK_UP_SECONDS))
         await asyncio.sleep(REREAD_SECONDS)
 
 

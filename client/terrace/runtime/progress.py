@@ -22,7 +22,11 @@ def report_progress(*, step: int, total: int | None = None, **metrics: float | s
     """
     if len(metrics) > METRICS_MAX:
         raise ValueError(f"metrics: at most {METRICS_MAX} in one report")
-    report = {"step": int(step), "total": None if total is None else int(total), "metrics": {name: _plain(metrics[name]) for name in metrics}}
+    report = {
+        "step": int(step),
+        "total": None if total is None else int(total),
+        "metrics": {name: _plain(metrics[name]) for name in metrics},
+    }
     message = json.dumps(report).encode()
     if len(message) > PROGRESS_BYTES_MAX:
         raise ValueError(f"progress: at most {PROGRESS_BYTES_MAX} bytes in one report")

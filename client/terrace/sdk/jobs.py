@@ -1,0 +1,250 @@
+"""What an engineer does: submit, watch, understand, cancel, and see what it costs.
+
+Owns one method per verb, each of which the command line calls too. Does not own operators' verbs (operations.py) or HTTP (transport.py).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from terrace.models.common import Page
+from terrace.models.fleet import FlavorAnswer, QuotaAnswer
+from terrace.models.jobs import (
+    ArchiveAnswer,
+    EstimateAnswer,
+    EventAnswer,
+    JobAnswer,
+    JobBatch,
+    JobBatchAnswer,
+    JobDetail,
+    JobSpec,
+    JobState,
+    LogEnd,
+    LogPiece,
+)
+from terrace.models.people import Identity
+from terrace.models.usage import UsageReport
+from terrace.sdk import packing, streams
+from terrace.sdk.errors import ApiError, WaitTimeoutError
+from terrace.sdk.packing import Archive
+from terrace.sdk.transport import CONNECT_SECONDS_MAXIMUM, UPLOAD_SECONDS_MAXIMUM, Transport
+
+JOBS_DEFAULT = 100
+POLL_SECONDS = 1.0
+UPLOAD_BLOCK_BYTES = 256 << 10
+ENDED = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
+
+Progress = Callable[[int, int], object]
+
+
+class JobVerbs:
+    """Mixed into `Client`. Every method raises ApiError when refused and UnreachableError when not answered."""
+
+    _wire: Transport
+
+    def me(self) -> Identity:
+        """Return who the key speaks for."""
+        return self._wire.get("/v1/me", Identity)
+
+    def submit(self, entrypoint: Sequence[str], *, working_directory: Path | str | None = None, **fields: Any) -> JobAnswer:
+        """Submit one job and return it as accepted; that means durable. `fields` are those of `terrace.models.jobs.JobSpec`.
+
+        `working_directory` is packed and sent unless the service has it. Raises pydantic's ValidationError for malformed fields.
+        """
+        spec = JobSpec.model_validate({"entrypoint": list(entrypoint), **fields})
+        return self.submit_spec(spec, working_directory=working_directory)
+
+    def submit_spec(self, spec: JobSpec, *, working_directory: Path | str | None = None, on_upload: Progress | None = None) -> JobAnswer:
+        """Submit a job from its specification; `on_upload(sent, total)` hears of an upload in bytes."""
+        if working_directory is not None:
+            sha256 = self.upload(working_directory, on_upload=on_upload)
+            spec = JobSpec.model_validate(spec.model_dump(exclude_unset=True) | {"archive_sha256": sha256})
+        return self._wire.create("/v1/jobs", spec, JobAnswer)
+
+    def submit_batch(self, specs: Iterable[JobSpec]) -> list[JobAnswer]:
+        """Submit several jobs in one durable step: all are accepted or none is."""
+        return self._wire.create("/v1/jobs/batch", JobBatch(jobs=list(specs)), JobBatchAnswer).jobs
+
+    def upload(self, directory: Path | str, *, on_upload: Progress | None = None) -> str:
+        """Pack a directory, send it unless the service has it, and return its SHA-256; PackingError for what cannot be sent."""
+        with packing.packed(Path(directory)) as archive:
+            if not self.has_archive(archive.sha256):
+                self._send_archive(archive, on_upload)
+            return archive.sha256
+
+    def has_archive(self, sha256: str) -> bool:
+        """Tell whether the service has this archive of the caller's tenant."""
+        try:
+            self._wire.send("HEAD", f"/v1/archives/{sha256}")
+        except ApiError as error:
+            if error.status == httpx.codes.NOT_FOUND:
+                return False
+            raise
+        return True
+
+    def _send_archive(self, archive: Archive, on_upload: Progress | None) -> None:
+        def blocks() -> Iterator[bytes]:
+            archive.file.seek(0)  # a retry sends it from its beginning
+            sent = 0
+            while block := archive.file.read(UPLOAD_BLOCK_BYTES):
+                yield block
+                sent += len(block)
+                if on_upload is not None:
+                    on_upload(sent, archive.size_bytes)
+
+        answer = self._wire.send(
+            "PUT",
+            f"/v1/archives/{archive.sha256}",
+            content=_Body(blocks),
+            headers={"Content-Length": str(archive.size_bytes), "Content-Type": "application/gzip"},
+            timeout=httpx.Timeout(UPLOAD_SECONDS_MAXIMUM, connect=CONNECT_SECONDS_MAXIMUM),
+        )
+        ArchiveAnswer.model_validate_json(answer.content)
+
+    def jobs(
+        self,
+        *,
+        states: Sequence[str] = (),
+        project: str | None = None,
+        tenant: str | None = None,
+        limit: int | None = JOBS_DEFAULT,
+    ) -> list[JobAnswer]:
+        """Return the newest jobs, newest first; `limit` None for all of them."""
+        query = {"state": list(states) or None, "project": project, "tenant": tenant}
+        return list(self._wire.items("/v1/jobs", JobAnswer, maximum=limit, **query))
+
+    def job(self, job_id: str) -> JobDetail:
+        """Return a job with its attempts, why it waits, and when it should start."""
+        return self._wire.get(f"/v1/jobs/{job_id}", JobDetail)
+
+    def why(self, job_id: str) -> JobDetail:
+        """Return the job with its reason and forecast; `terrace.reasons.sentence` puts the reason into words."""
+        return self.job(job_id)
+
+    def estimate(self, spec: JobSpec) -> EstimateAnswer:
+        """Return what would happen to this job if it were submitted now. Nothing is kept."""
+        return self._wire.act("POST", "/v1/estimates", EstimateAnswer, spec)
+
+    def cancel(self, job_id: str) -> JobAnswer:
+        """Ask for a job to end; doing it again changes nothing."""
+        return self._wire.act("POST", f"/v1/jobs/{job_id}/cancel", JobAnswer)
+
+    def wait(self, job_id: str, *, timeout_seconds: float | None = None, poll_seconds: float = POLL_SECONDS) -> JobDetail:
+        """Return the job once it has ended; WaitTimeoutError after `timeout_seconds`, and the job goes on."""
+        deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        while True:
+            job = self.job(job_id)
+            if job.state in ENDED:
+                return job
+            if deadline is not None and time.monotonic() >= deadline:
+                raise WaitTimeoutError(f"{job_id} is still {job.state.value} after {timeout_seconds} s")
+            self._wire.pause(poll_seconds)
+
+    def logs(self, job_id: str, *, attempt: int | None = None, follow: bool = False) -> Iterator[LogPiece]:
+        """Yield pieces of output; with `follow` until the job ends, attempt after attempt unless one is named."""
+        if not follow:
+            yield from self._written(job_id, attempt)
+            return
+        current = attempt
+        while True:
+            end: LogEnd | None = None
+            for said in self._one_attempt(job_id, current):
+                if isinstance(said, LogPiece):
+                    yield said
+                else:
+                    end = said
+            if end is None or end.state in ENDED or attempt is not None:
+                return
+            following = self._next_attempt(job_id, end.attempt)
+            if following is None:
+                return
+            current = following
+
+    def logs_text(self, job_id: str, *, attempt: int | None = None) -> str:
+        """Return all output so far of one attempt, the newest unless one is named."""
+        return "".join(piece.text for piece in self.logs(job_id, attempt=attempt))
+
+    def _written(self, job_id: str, attempt: int | None) -> Iterator[LogPiece]:
+        offset = 0
+        while True:
+            answer = self._wire.get_text(f"/v1/jobs/{job_id}/logs", attempt=attempt, offset=offset)
+            attempt = int(answer.headers.get("x-log-attempt", "0")) or attempt
+            offset = int(answer.headers.get("x-log-next-offset", offset))
+            if not answer.content:
+                return
+            yield LogPiece(attempt=attempt or 0, next_offset=offset, text=answer.content.decode("utf-8", "replace"))
+
+    def _one_attempt(self, job_id: str, attempt: int | None) -> Iterator[LogPiece | LogEnd]:
+        followed = attempt
+
+        def params() -> Mapping[str, Any]:
+            # Once an attempt has spoken, a resumed stream must be about it: offsets of another one mean other bytes.
+            return {"follow": "true", "attempt": followed}
+
+        for event in streams.follow(self._wire, f"/v1/jobs/{job_id}/logs", params):
+            if event.kind == streams.END:
+                yield LogEnd.model_validate_json(event.data)
+            elif event.kind == "log":
+                piece = LogPiece.model_validate_json(event.data)
+                followed = piece.attempt
+                yield piece
+
+    def _next_attempt(self, job_id: str, ended: int) -> int | None:
+        while True:
+            job = self.job(job_id)
+            if job.attempt > ended:
+                return ended + 1
+            if job.state in ENDED:
+                return None
+            self._wire.pause(POLL_SECONDS)
+
+    def events(self, job_id: str | None = None, *, follow: bool = False, limit: int | None = None) -> Iterator[EventAnswer]:
+        """Yield what happened to a job, oldest first, or to the whole tenant; with `follow` what happens from now on too."""
+        path = "/v1/events" if job_id is None else f"/v1/jobs/{job_id}/events"
+        if not follow:
+            yield from self._wire.items(path, EventAnswer, maximum=limit)
+            return
+        for event in streams.follow(self._wire, path, lambda: {"follow": "true"}, is_endless=job_id is None):
+            if event.kind != streams.END:
+                yield EventAnswer.model_validate_json(event.data)
+
+    def quota(self, tenant: str | None = None) -> list[QuotaAnswer]:
+        """Return the quotas in force and what is held against them: the own tenant's, or everybody's for operators."""
+        return self._wire.get("/v1/quotas", Page[QuotaAnswer], tenant=tenant).items
+
+    def flavors(self) -> list[FlavorAnswer]:
+        """Return the kinds of slices that can be asked for, with their prices now."""
+        return self._wire.get("/v1/flavors", Page[FlavorAnswer]).items
+
+    def usage(
+        self,
+        *,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        by: Sequence[str] | None = None,
+        tenant: str | None = None,
+    ) -> UsageReport:
+        """Return usage and cost of ended leases in [start, end), grouped by tenant, project, user, flavor or job."""
+        query = {"from": _moment(start), "to": _moment(end), "by": None if by is None else ",".join(by), "tenant": tenant}
+        return self._wire.get("/v1/usage", UsageReport, **query)
+
+
+class _Body:
+    """An upload that can be read again from its beginning when it must be sent again."""
+
+    def __init__(self, blocks: Callable[[], Iterator[bytes]]) -> None:
+        self._blocks = blocks
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield the body's blocks from the first."""
+        return self._blocks()
+
+
+def _moment(time_given: datetime | None) -> str | None:
+    return None if time_given is None else time_given.isoformat()

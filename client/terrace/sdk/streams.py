@@ -1,0 +1,94 @@
+"""Server-sent events: reading them, and resuming a stream that was cut.
+
+Owns: the line format and the loop that opens the stream again after the last event that arrived (Last-Event-ID). Does not own: what an
+event means. A stream is over when its `end` event arrives; anything else is a cut. Each event is delivered once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from terrace.sdk import transport
+from terrace.sdk.errors import ApiError, UnreachableError
+from terrace.sdk.transport import Transport
+
+CUTS_MAXIMUM = 20  # in a row, without one event in between
+END = "end"
+EVENT_BYTES_MAXIMUM = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event of a stream. `id` is the last one that the service sent, None before the first."""
+
+    kind: str
+    data: str
+    id: str | None
+
+
+def split_lines(blocks: Iterable[bytes]) -> Iterator[str]:
+    """Yield whole lines. Only line feeds end one: a log may hold every other character that Python calls a line break."""
+    rest = b""
+    for block in blocks:
+        *lines, rest = (rest + block).split(b"\n")
+        if len(rest) > EVENT_BYTES_MAXIMUM:
+            raise UnreachableError(f"the stream sent a line of more than {EVENT_BYTES_MAXIMUM} bytes")
+        for line in lines:
+            yield line.decode("utf-8", "replace").removesuffix("\r")
+
+
+def parse(lines: Iterable[str]) -> Iterator[Event]:
+    """Yield the events of a stream's lines. An event without its final empty line was cut and is not delivered."""
+    kind, data, identifier = "message", list[str](), None
+    size = 0
+    for line in lines:
+        if not line:
+            if data:
+                yield Event(kind, "\n".join(data), identifier)
+            kind, data, size = "message", [], 0
+            continue
+        name, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        size += len(line)
+        if size > EVENT_BYTES_MAXIMUM:
+            raise UnreachableError(f"the stream sent an event of more than {EVENT_BYTES_MAXIMUM} bytes")
+        if name == "event":
+            kind = value
+        elif name == "data":
+            data.append(value)
+        elif name == "id":
+            identifier = value
+
+
+def follow(
+    wire: Transport, path: str, params: Callable[[], Mapping[str, Any]], *, last_event_id: str | None = None, is_endless: bool = False
+) -> Iterator[Event]:
+    """Yield events until `end` (which is yielded too), across cuts. `params` is asked at each opening.
+
+    `is_endless` streams have no `end`: they are opened again whenever they stop. UnreachableError after `CUTS_MAXIMUM` cuts in a row.
+    """
+    cuts = 0
+    while True:
+        try:
+            with wire.stream(path, params=params(), last_event_id=last_event_id) as answer:
+                for event in parse(split_lines(answer.iter_bytes())):
+                    cuts = 0
+                    last_event_id = event.id if event.id is not None else last_event_id
+                    yield event
+                    if event.kind == END and not is_endless:
+                        return
+            cause: Exception = ConnectionError("the stream stopped before its end")
+        except httpx.TransportError as error:
+            cause = error
+        except ApiError as error:
+            if error.status not in transport.RETRYABLE_STATUSES:
+                raise
+            cause = error
+        cuts += 1
+        if cuts >= CUTS_MAXIMUM:
+            raise transport.unreachable(wire.url, cause)
+        wire.pause(transport.backoff_seconds(cuts))
