@@ -8,6 +8,7 @@ leader that wakes up late changes nothing. `stamp` also keeps the leader's times
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import Connection, and_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -39,6 +40,26 @@ class Fence:
         return stamp_ms
 
 
+def _is_held_by_other(row: Any, holder: str, now_ms: int, term_ms: int) -> bool:
+    """Tell whether somebody else leads and renewed within a term; a renewal far in the future was stamped by a clock that was put back."""
+    return row.holder not in ("", holder) and abs(now_ms - row.renewed_at_ms) < term_ms
+
+
+@dataclass(frozen=True, slots=True)
+class MayLead:
+    """Whether `TakeLead` would give the lead to `holder` now. Asked by those who stand by: asking writes nothing and wakes nobody."""
+
+    name: str
+    holder: str
+    now_ms: int
+    term_ms: int
+
+    def fetch(self, connection: Connection, /) -> bool:
+        """Return True when the lead is the holder's, free, or its term has passed."""
+        row = connection.execute(select(_leader).where(_leader.c.name == self.name)).first()
+        return row is None or not _is_held_by_other(row, self.holder, self.now_ms, self.term_ms)
+
+
 @dataclass(frozen=True, slots=True)
 class TakeLead:
     """Renew the lead, or take it when nobody holds it or its term of `term_ms` has passed."""
@@ -53,7 +74,7 @@ class TakeLead:
         fresh = {"name": self.name, "holder": "", "epoch": 0, "renewed_at_ms": 0, "last_stamp_ms": 0}
         connection.execute(_insert[connection.dialect.name], fresh)
         row = connection.execute(select(_leader).where(_leader.c.name == self.name).with_for_update()).one()
-        if row.holder != self.holder and row.holder and self.now_ms - row.renewed_at_ms < self.term_ms:
+        if _is_held_by_other(row, self.holder, self.now_ms, self.term_ms):
             return None
         epoch = row.epoch if row.holder == self.holder else row.epoch + 1
         guard = and_(_leader.c.name == self.name, _leader.c.epoch == row.epoch)

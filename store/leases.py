@@ -2,7 +2,8 @@
 
 Owns the rows of `lease`, `lease_slice`, `lease_node`, `device_claim` and `attempt`, and the scheduler's changes of `job`. Decides nothing:
 which change follows from what was seen is scheduler/service/transitions.py. Every command carries the leader's fence. A start that went
-stale (job moved, slice taken) is dropped alone; a change whose job moved on is dropped alone.
+stale (job moved, slice taken) is dropped alone. A change whose job moved on is dropped alone and whole, its observations stay open: what
+follows from them depends on what the job is now, so the next cycle chooses again.
 """
 
 from __future__ import annotations
@@ -247,6 +248,7 @@ class OpenLease:
     job_version: int
     job_attempt: int
     maximum_attempts: int
+    handle: str | None = None  # the executor's, JSON
     parts: tuple[NodePart, ...] = ()
 
 
@@ -262,6 +264,7 @@ class OpenLeases:
             _lease.c.id, _lease.c.job_id, _lease.c.attempt, _lease.c.target, _lease.c.stop_cause, _lease.c.stop_requested_at_ms,
             _lease.c.limit_ms, _lease.c.grace_ms, _lease.c.granted_at_ms, _lease.c.running_at_ms, _lease.c.ended_at_ms,
             _job.c.state, _job.c.target.label("job_target"), _job.c.version, _job.c.attempt.label("job_attempt"), _job.c.maximum_attempts,
+            _lease.c.handle,
         )  # fmt: skip
         mine = [_lease.c.id.in_(self.ids)] if self.ids is not None else []
         statement = (
@@ -286,7 +289,7 @@ class OpenLeases:
 class Change:
     """What follows from one observation or one step of reconciliation, for one lease. Times in `lease` and `job` are stamps.
 
-    `job_version` guards `job`; a job that moved on keeps its state and the rest of the change still holds.
+    `job_version` guards a change of `job`: a job that moved on (a cancel came) makes the whole change void.
     """
 
     lease_id: str
@@ -303,7 +306,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class ApplyChanges:
-    """Apply changes in order. An observation that was applied already makes its whole change void: it counts once."""
+    """Apply changes in order. An observation that was applied already, or a job that moved on, makes its whole change void."""
 
     fence: Fence
     changes: Sequence[Change]
@@ -316,19 +319,23 @@ class ApplyChanges:
 
 
 def _apply(connection: Connection, change: Change, now_ms: int) -> bool:
+    columns = (_lease.c.tenant_id, _lease.c.job_id, _lease.c.attempt, _job.c.version)
+    statement = select(*columns).select_from(_lease.join(_job, _job.c.id == _lease.c.job_id)).where(_lease.c.id == change.lease_id)
+    # Locked, so that a cancel either came before and is seen, or comes after and finds the new version.
+    lease = connection.execute(statement.with_for_update(of=_job)).one()
+    if change.job and lease.version != change.job_version:
+        return False
     if change.observation_ids:
         fresh = and_(_observation.c.id.in_(change.observation_ids), _observation.c.applied_at_ms.is_(None))
         if connection.execute(update(_observation).where(fresh).values(applied_at_ms=now_ms)).rowcount != len(change.observation_ids):
             return False
-    lease = connection.execute(select(_lease.c.tenant_id, _lease.c.job_id, _lease.c.attempt).where(_lease.c.id == change.lease_id)).one()
     if change.lease:
         connection.execute(update(_lease).where(_lease.c.id == change.lease_id).values(**change.lease))
     if change.attempt:
         mine = and_(_attempt.c.job_id == lease.job_id, _attempt.c.number == lease.attempt)
         connection.execute(update(_attempt).where(mine).values(**change.attempt))
     if change.job:
-        guard = and_(_job.c.id == lease.job_id, _job.c.version == change.job_version)
-        connection.execute(update(_job).where(guard).values(**change.job, version=_job.c.version + 1))
+        connection.execute(update(_job).where(_job.c.id == lease.job_id).values(**change.job, version=_job.c.version + 1))
     if change.gone_node_ids:
         mine = and_(_part.c.lease_id == change.lease_id, _part.c.node_id.in_(change.gone_node_ids))
         connection.execute(update(_part).where(mine).values(is_gone=True))

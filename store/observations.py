@@ -13,10 +13,12 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, select, update
 
+from domain.slices import DeviceHealth
 from store.leader import Fence
 from store.tables import Device, Node, Observation
 
 BATCH_MAXIMUM = 1_000
+DETAIL_LENGTH_MAXIMUM = 200
 
 _observation = Observation.__table__  # type: ignore[attr-defined]
 _node = Node.__table__  # type: ignore[attr-defined]
@@ -61,12 +63,23 @@ class SetAside:
         """Mark them and update device health."""
         now_ms = self.fence.stamp(connection, self.now_ms)
         for item in self.seen:
-            if item.kind == "device_health" and "device_uuid" in item.data:
-                mine = and_(_device.c.id == item.data["device_uuid"], _device.c.node_id == item.node_id)
-                values = {"health": item.data.get("health", "unknown"), "health_detail": item.data.get("detail")}
+            device_uuid = item.data.get("device_uuid")
+            if item.kind == "device_health" and isinstance(device_uuid, str) and device_uuid.isprintable():
+                mine = and_(_device.c.id == device_uuid, _device.c.node_id == item.node_id)
+                values = {"health": _health(item.data.get("health")), "health_detail": _detail(item.data.get("detail"))}
                 connection.execute(update(_device).where(mine).values(**values))
         ids = [item.id for item in self.seen]
         connection.execute(update(_observation).where(_observation.c.id.in_(ids)).values(applied_at_ms=now_ms))
+
+
+def _health(told: object) -> str:
+    """Return a health that the next snapshot can read: a word that nobody knows means that nothing is known."""
+    return told if isinstance(told, str) and told in set(DeviceHealth) else DeviceHealth.UNKNOWN.value
+
+
+def _detail(told: object) -> str | None:
+    """Return what every database can keep of a detail: printable text of a bounded length."""
+    return "".join(character for character in told[:DETAIL_LENGTH_MAXIMUM] if character.isprintable()) if isinstance(told, str) else None
 
 
 @dataclass(frozen=True, slots=True)
