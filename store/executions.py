@@ -62,7 +62,7 @@ class ProgressOfLeases:
             named = _lease.c.id.in_(self.lease_ids[first : first + CHUNK])
             silent = select(func.count()).select_from(_part.join(_node, _node.c.id == _part.c.node_id))
             silent = silent.where(_part.c.lease_id == _lease.c.id, _part.c.is_gone.is_(False), _node.c.is_lost.is_(True))
-            columns = (_lease.c.target, _lease.c.running_at_ms, _lease.c.ended_at_ms, _lease.c.released_at_ms)
-            for lease_id, *stamps, count in connection.execute(select(_lease.c.id, *columns, silent.scalar_subquery()).where(named)):
-                found[lease_id] = Progress(*stamps, count > 0)
+            columns = (_lease.c.id, _lease.c.target, _lease.c.running_at_ms, _lease.c.ended_at_ms, _lease.c.released_at_ms)
+            for row in connection.execute(select(*columns, silent.scalar_subquery().label("silent")).where(named)):
+                found[row.id] = Progress(row.target, row.running_at_ms, row.ended_at_ms, row.released_at_ms, row.silent > 0)
         return found
