@@ -227,7 +227,7 @@ class LeaseRun:
             around.spool.add(event.kind.value, self.lease_id, event.data, observed_at_ms=event.at_ms)
             around.wake()
         else:
-            log.info("lease", lease=self.lease_id, event=event.kind.value, **event.data)
+            log.info("lease", lease=self.lease_id, kind=event.kind.value, **event.data)
 
     def _report_exit(self, data: dict[str, Any], *, at_ms: int | None = None) -> None:
         self._has_exited = True

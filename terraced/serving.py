@@ -42,6 +42,7 @@ def configure_logging(level: str, process: str) -> None:
     logging.basicConfig(level=max(number, logging.WARNING), format=f"{process} %(levelname)s %(name)s %(message)s")
     structlog.configure(
         processors=[
+            structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
