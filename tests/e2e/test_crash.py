@@ -61,9 +61,9 @@ def test_kill_of_the_whole_service_loses_no_job_and_runs_none_twice(service: Ser
     assert [job.state for job in ended] == ["succeeded"] * 3
     assert [job.attempt for job in ended] == [2, 1, 1]
     assert "start 1\nstart 2\nend 2" in client.logs_text(first.id)
-    report = wait_until(lambda: client.usage() if client.usage().check.unrated_leases == 0 else None, seconds=20)
-    assert report.check.is_equal
-    assert report.check.leases == 4
+    wait_until(lambda: client.usage().check.unrated_leases == 0, seconds=20)
+    check = client.usage().check
+    assert (check.is_equal, check.leases) == (True, 4)
 
 
 def test_kill_of_the_scheduler_leaves_the_job_running(service: Service, tmp_path: Path) -> None:
