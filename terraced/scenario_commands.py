@@ -2,7 +2,7 @@
 
 Owns arguments, exit codes and the reading of files. Does not own the format or any rule (scheduler/sim/), or tables
 (scenario_tables.py). Standard output carries the answer and nothing else. Exit codes: 0 answered; 2 the file breaks the
-format, one line on standard error names the path of the field; 3 it is valid and asks for something not supported yet.
+format, a line on standard error for each problem names the path of the field; 3 it is valid and asks for something not supported yet.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from terraced import scenario_tables
 
 EXIT_INVALID = 2
 EXIT_UNSUPPORTED = 3
+PROBLEMS_PRINTED = 100  # per file; a file made by a program can be wrong a million times in the same way
 KIB_BYTES = 1024  # the unit of ru_maxrss on Linux
 
 
@@ -37,6 +38,7 @@ class OutputFormat(StrEnum):
 
 
 File = Annotated[Path, typer.Argument(metavar="SCENARIO", help="A scenario file (docs/scenario.md).")]
+Files = Annotated[list[Path], typer.Argument(metavar="SCENARIO...", help="Scenario files (docs/scenario.md).")]
 Format = Annotated[OutputFormat, typer.Option("--format", help="table for people, json for programs.")]
 Events = Annotated[Path | None, typer.Option("--events", metavar="FILE", help="Write one JSON line per start, end and preemption.")]
 
@@ -73,10 +75,35 @@ def simulate_command(scenario: File, output: Format = OutputFormat.TABLE, events
     _print(found, output, scenario_tables.simulation)
 
 
-def validate_command(scenario: File) -> None:
-    """Check SCENARIO against the whole format, also what cannot be decided yet."""
-    _read(scenario)
-    typer.echo(f"{scenario}: valid")
+def validate_command(scenarios: Files) -> None:
+    """Check each SCENARIO against the whole format, also what cannot be decided yet."""
+    is_valid = True
+    for path in scenarios:
+        found, problems = _examine(path)
+        for problem in problems[:PROBLEMS_PRINTED]:
+            _complain(path, str(problem))
+        if len(problems) > PROBLEMS_PRINTED:
+            _complain(path, f"and {len(problems) - PROBLEMS_PRINTED} more problems")
+        if found is None:
+            is_valid = False
+        else:
+            typer.echo(f"{path}: valid: {_summary(found)}")
+    if not is_valid:
+        raise typer.Exit(EXIT_INVALID)
+
+
+def _summary(scenario: Scenario) -> str:
+    nodes = sum(part.count or 1 for part in scenario.nodes)
+    gpus = sum(part.gpus * (part.count or 1) for part in scenario.nodes)
+    jobs = sum(part.count or 1 for part in scenario.jobs)
+    counts = (
+        (nodes, "node"),
+        (gpus, "GPU"),
+        (len(scenario.tenants), "tenant"),
+        (len(scenario.running), "running job"),
+        (jobs, "queued job"),
+    )
+    return ", ".join(f"{count} {noun}{'' if count == 1 else 's'}" for count, noun in counts)
 
 
 def _print(found: dict[str, Any], output: OutputFormat, table: Callable[[dict[str, Any]], str]) -> None:
@@ -88,16 +115,21 @@ def _rss_peak_bytes() -> int:
 
 
 def _read(path: Path) -> Scenario:
+    scenario, problems = _examine(path)
+    if scenario is None:
+        _refuse(path, str(problems[0]), EXIT_INVALID)
+    return scenario
+
+
+def _examine(path: Path) -> tuple[Scenario | None, list[ScenarioError]]:
     try:
         if path.stat().st_size > reading.FILE_BYTES_MAXIMUM:
-            _refuse(path, f"the file is larger than {reading.FILE_BYTES_MAXIMUM} bytes", EXIT_INVALID)
-        return reading.read(path.read_text(encoding="utf-8"))
+            return None, [ScenarioError("", f"the file is larger than {reading.FILE_BYTES_MAXIMUM} bytes")]
+        return reading.examine(path.read_text(encoding="utf-8"))
     except OSError as error:
-        _refuse(path, error.strerror or "cannot be read", EXIT_INVALID)
+        return None, [ScenarioError("", error.strerror or "cannot be read")]
     except UnicodeDecodeError as error:
-        _refuse(path, f"is not UTF-8 at byte {error.start}", EXIT_INVALID)
-    except ScenarioError as error:
-        _refuse(path, str(error), EXIT_INVALID)
+        return None, [ScenarioError("", f"is not UTF-8 at byte {error.start}")]
 
 
 def _ask(path: Path, question: Callable[[Scenario], dict[str, Any]]) -> dict[str, Any]:
@@ -111,6 +143,10 @@ def _ask(path: Path, question: Callable[[Scenario], dict[str, Any]]) -> dict[str
 
 
 def _refuse(path: Path, message: str, status: int) -> NoReturn:
+    _complain(path, message)
+    raise typer.Exit(status)
+
+
+def _complain(path: Path, message: str) -> None:
     # One line whatever the path or the message holds: scripts read it as one.
     typer.echo(" ".join(f"{path}: {message}".split()), err=True)
-    raise typer.Exit(status)

@@ -35,6 +35,26 @@ _MESSAGES = {
 
 def read(text: str) -> Scenario:
     """Return the scenario in `text`; `ScenarioError` names the first field that is wrong."""
+    scenario, problems = examine(text)
+    if scenario is None:
+        raise problems[0]
+    return scenario
+
+
+def examine(text: str) -> tuple[Scenario | None, list[ScenarioError]]:
+    """Return the scenario in `text`, or None and all that is wrong with it: fields first, references once the fields are right."""
+    try:
+        content = _load(text)
+        scenario = Scenario.model_validate(content)
+    except ScenarioError as error:
+        return None, [error]
+    except ValidationError as error:
+        return None, _field_problems(error)
+    problems = references.problems(scenario)
+    return (None, problems) if problems else (scenario, [])
+
+
+def _load(text: str) -> Any:
     if len(text) > FILE_BYTES_MAXIMUM:
         raise ScenarioError("", f"the file is larger than {FILE_BYTES_MAXIMUM} bytes")
     try:
@@ -42,15 +62,9 @@ def read(text: str) -> Scenario:
         if root is None:
             raise ScenarioError("", "the file is empty")
         _refuse_twice(root)
-        content = _construct(root)
+        return _construct(root)
     except yaml.YAMLError as error:
         raise ScenarioError("", f"is not YAML: {_one_line(error)}") from None
-    try:
-        scenario = Scenario.model_validate(content)
-    except ValidationError as error:
-        raise _first_problem(error) from None
-    references.check(scenario)
-    return scenario
 
 
 def _construct(root: yaml.Node) -> Any:
@@ -91,9 +105,17 @@ def _one_line(error: yaml.YAMLError) -> str:
     return where + " ".join(str(getattr(error, "problem", None) or error).split())
 
 
-def _first_problem(error: ValidationError) -> ScenarioError:
-    first = error.errors(include_url=False)[0]
-    kind = str(first["type"])
-    message = _MESSAGES.get(kind) or str(first["msg"])
-    message = message.removeprefix("Value error, ")
-    return ScenarioError(path_of(first["loc"]), message[:1].lower() + message[1:] if kind != "value_error" else message)
+def _field_problems(error: ValidationError) -> list[ScenarioError]:
+    """Return one problem per field: the branches of a choice each complain about the same one."""
+    found: dict[str, ScenarioError] = {}
+    for problem in error.errors(include_url=False):
+        kind = str(problem["type"])
+        message = (_MESSAGES.get(kind) or str(problem["msg"])).removeprefix("Value error, ")
+        path = path_of([part for part in problem["loc"] if not _is_branch(part)])
+        found.setdefault(path, ScenarioError(path, message[:1].lower() + message[1:] if kind != "value_error" else message))
+    return list(found.values())
+
+
+def _is_branch(part: str | int) -> bool:
+    """Tell whether a part of a location names a branch of a choice of types, such as `literal['dynamic']`, and no field."""
+    return isinstance(part, str) and part.endswith("]") and part.startswith(("literal[", "tuple["))

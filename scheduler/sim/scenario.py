@@ -123,6 +123,10 @@ class QuotaPart(_Part):
     cpus: CpuQuota | None = None
     memory_gib: MemoryQuota | None = None
 
+    def models(self) -> tuple[str, ...]:
+        """Return the GPU models that the quota names."""
+        return tuple(self.__pydantic_extra__)
+
     def by_resource(self) -> dict[str, Quota]:
         """Return the quotas under the names that the quota tree uses, in our units."""
         parts: dict[str, GpuQuota | CpuQuota | MemoryQuota | None] = {

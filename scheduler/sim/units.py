@@ -25,7 +25,7 @@ GPUS_PER_REPLICA_MAXIMUM = 256
 CPUS_MAXIMUM = 10**9
 MEMORY_GIB_MAXIMUM = 10**9
 REPLICAS_MAXIMUM = 100_000
-PRIORITY_BOUND = 10**9
+PRIORITY_BOUND = 2**31  # what Kubernetes can say, system classes included
 COUNT_MAXIMUM = 1_000_000
 NAME_LENGTH_MAXIMUM = 253
 
@@ -93,6 +93,9 @@ def _cpus(value: Any) -> int:
 
 
 def _memory(value: Any) -> int:
+    # A number of bytes divided by 2**30 is exact in binary and seldom in the 17 digits that stand for it, so both readings count.
+    if isinstance(value, float) and 0 <= value <= MEMORY_GIB_MAXIMUM and (value * GIB_BYTES).is_integer():
+        return int(value * GIB_BYTES)
     return _scaled(value, what="GiB", scale=GIB_BYTES, smallest="a byte", minimum=0, maximum=MEMORY_GIB_MAXIMUM)
 
 
