@@ -11,20 +11,26 @@ from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints
 
-from terrace.models.common import Answer, Request, Timestamp
+from terrace.models.common import Answer, Line, Request, Timestamp
+from terrace.models.fleet import AMOUNT_MAXIMUM, Resource
 
 OBSERVATIONS_MAXIMUM = 1_000
 LOG_CHUNK_BYTES_MAXIMUM = 65_536
 DEVICES_MAXIMUM = 64
+LEASES_ALIVE_MAXIMUM = 4_096
+SEQUENCE_MAXIMUM = 1 << 53
+
+BootId = Annotated[Line, StringConstraints(min_length=8, max_length=64)]
+LeaseId = Annotated[Line, StringConstraints(min_length=1, max_length=64)]
 
 
 class DeviceReport(Request):
     """A device as NVML (or the simulation) describes it."""
 
-    uuid: Annotated[str, StringConstraints(min_length=1, max_length=128)]
+    uuid: Annotated[Line, StringConstraints(min_length=1, max_length=128)]
     device_index: Annotated[int, Field(ge=0, lt=DEVICES_MAXIMUM)]
-    gpu_model: Annotated[str, StringConstraints(min_length=1, max_length=63)]
-    memory_bytes: Annotated[int, Field(ge=0)]
+    gpu_model: Resource
+    memory_bytes: Annotated[int, Field(ge=0, le=AMOUNT_MAXIMUM)]
     cells: Annotated[int, Field(ge=1, le=64)] = 1
     is_simulated: bool = False
 
@@ -32,13 +38,13 @@ class DeviceReport(Request):
 class InventoryReport(Request):
     """What the node has, sent at every start of the agent and when it changes."""
 
-    boot_id: Annotated[str, StringConstraints(min_length=8, max_length=64)]
-    agent_version: str
-    cpu_milli: Annotated[int, Field(ge=1)]
-    memory_bytes: Annotated[int, Field(ge=1)]
+    boot_id: BootId
+    agent_version: Annotated[Line, StringConstraints(max_length=64)]
+    cpu_milli: Annotated[int, Field(ge=1, le=AMOUNT_MAXIMUM)]
+    memory_bytes: Annotated[int, Field(ge=1, le=AMOUNT_MAXIMUM)]
     isolation: Annotated[str, StringConstraints(pattern="^(namespaces|none)$")]
     devices: Annotated[list[DeviceReport], Field(max_length=DEVICES_MAXIMUM)]
-    leases_alive: list[str] = Field(default_factory=list)
+    leases_alive: Annotated[list[LeaseId], Field(max_length=LEASES_ALIVE_MAXIMUM)] = Field(default_factory=list)
 
 
 class AssignedSlice(Answer):
@@ -98,9 +104,9 @@ class ObservationKind(StrEnum):
 class ObservationReport(Request):
     """One thing seen, at the agent's clock."""
 
-    agent_seq: Annotated[int, Field(ge=0)]
+    agent_seq: Annotated[int, Field(ge=0, le=SEQUENCE_MAXIMUM)]
     kind: ObservationKind
-    lease_id: str | None = None
+    lease_id: LeaseId | None = None
     observed_at: Timestamp
     data: dict[str, Any] = Field(default_factory=dict)
 
@@ -108,7 +114,7 @@ class ObservationReport(Request):
 class ObservationBatch(Request):
     """Observations in order of `agent_seq`. Also the heartbeat: an empty batch is one."""
 
-    boot_id: Annotated[str, StringConstraints(min_length=8, max_length=64)]
+    boot_id: BootId
     observations: Annotated[list[ObservationReport], Field(max_length=OBSERVATIONS_MAXIMUM)]
 
 

@@ -5,17 +5,39 @@ Owns the rule that requests refuse unknown fields and answers ignore them. Knows
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic_core import PydanticCustomError
 
 T = TypeVar("T")
 
 PAGE_LIMIT_MAXIMUM = 500
 PAGE_LIMIT_DEFAULT = 50
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", max_length=63)]
-Timestamp = AwareDatetime
+TIMESTAMP_MINIMUM = "1970-01-01T00:00:00Z"
+TIMESTAMP_MAXIMUM = "9999-01-01T00:00:00Z"
+_EARLIEST, _LATEST = datetime.fromisoformat(TIMESTAMP_MINIMUM), datetime.fromisoformat(TIMESTAMP_MAXIMUM)
+
+
+def _within_reach(moment: datetime) -> datetime:
+    """Return the moment in UTC when it can be kept in milliseconds and written again whatever its offset was."""
+    if moment < _EARLIEST:
+        raise PydanticCustomError("too_early", "must not be before {ge}", {"ge": TIMESTAMP_MINIMUM})
+    if moment > _LATEST:
+        raise PydanticCustomError("too_late", "must not be after {le}", {"le": TIMESTAMP_MAXIMUM})
+    return moment.astimezone(UTC)
+
+
+NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+# Free text. A null character can be in no process argument and no row; other control characters could rewrite a reader's terminal.
+TEXT_PATTERN = r"^[^\x00]*$"
+LINE_PATTERN = r"^[^\x00-\x1f\x7f-\x9f]*$"
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=63)]
+Text = Annotated[str, StringConstraints(pattern=TEXT_PATTERN)]
+Line = Annotated[str, StringConstraints(pattern=LINE_PATTERN)]
+Timestamp = Annotated[AwareDatetime, AfterValidator(_within_reach)]
 
 
 class Request(BaseModel):

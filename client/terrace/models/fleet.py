@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
-from terrace.models.common import Answer, Name, Request, Timestamp
+from terrace.models.common import Answer, Line, Name, Request, Timestamp
 
 AMOUNT_MAXIMUM = 10**15
 Resource = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=63)]
@@ -80,7 +80,7 @@ class FlavorAnswer(Answer):
 class PriceCreate(Request):
     """A list price from `valid_from` on, in the currency's smallest accounted unit per slice and hour."""
 
-    flavor: Annotated[str, StringConstraints(min_length=1, max_length=63)]
+    flavor: Annotated[Line, StringConstraints(min_length=1, max_length=63)]
     currency: Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
     units_per_hour: Annotated[int, Field(ge=0, le=10**15)]
     valid_from: Timestamp | None = None

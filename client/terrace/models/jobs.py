@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, StringConstraints
 
-from terrace.models.common import Answer, Name, Request, Timestamp
+from terrace.models.common import Answer, Line, Name, Request, Text, Timestamp
 
 REPLICAS_MAXIMUM = 1_024
 GPUS_PER_REPLICA_MAXIMUM = 64
@@ -24,9 +24,9 @@ ATTEMPTS_MAXIMUM = 100
 BATCH_MAXIMUM = 1_000
 PRIORITY_BOUND = 1_000_000
 
-Argument = Annotated[str, StringConstraints(max_length=ARGUMENT_LENGTH_MAXIMUM)]
+Argument = Annotated[Text, StringConstraints(max_length=ARGUMENT_LENGTH_MAXIMUM)]
 EnvironmentName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
-EnvironmentValue = Annotated[str, StringConstraints(max_length=ENVIRONMENT_VALUE_LENGTH_MAXIMUM)]
+EnvironmentValue = Annotated[Text, StringConstraints(max_length=ENVIRONMENT_VALUE_LENGTH_MAXIMUM)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -45,12 +45,12 @@ class JobState(StrEnum):
 class JobSpec(Request):
     """What a job asks for. `gpus` counts whole devices per replica; `flavors` is an order of preference (empty with gpus 0)."""
 
-    name: Annotated[str, StringConstraints(min_length=1, max_length=120)] | None = None
+    name: Annotated[Line, StringConstraints(min_length=1, max_length=120)] | None = None
     project: Name = "default"
     entrypoint: Annotated[list[Argument], Field(min_length=1, max_length=ARGUMENTS_MAXIMUM)]
     replicas: Annotated[int, Field(ge=1, le=REPLICAS_MAXIMUM)] = 1
     gpus: Annotated[int, Field(ge=0, le=GPUS_PER_REPLICA_MAXIMUM)] = 1
-    flavors: Annotated[list[Annotated[str, StringConstraints(min_length=1, max_length=63)]], Field(max_length=16)] = Field(
+    flavors: Annotated[list[Annotated[Line, StringConstraints(min_length=1, max_length=63)]], Field(max_length=16)] = Field(
         default_factory=list
     )
     cpu_milli: Annotated[int, Field(ge=0, le=10_000_000)] = 0
@@ -60,7 +60,7 @@ class JobSpec(Request):
     priority: Annotated[int, Field(ge=-PRIORITY_BOUND, le=PRIORITY_BOUND)] = 0
     environment: Annotated[dict[EnvironmentName, EnvironmentValue], Field(max_length=ENVIRONMENT_MAXIMUM)] = Field(default_factory=dict)
     archive_sha256: Sha256 | None = None
-    requirements: Annotated[str, StringConstraints(max_length=REQUIREMENTS_LENGTH_MAXIMUM)] | None = None
+    requirements: Annotated[Text, StringConstraints(max_length=REQUIREMENTS_LENGTH_MAXIMUM)] | None = None
     maximum_attempts: Annotated[int, Field(ge=1, le=ATTEMPTS_MAXIMUM)] = 3
 
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
-from terrace.models.common import Answer, Name, Request, Timestamp
+from terrace.models.common import Answer, Line, Name, Request, Timestamp
 
 
 class Role(StrEnum):
@@ -87,9 +87,9 @@ class UserAnswer(Answer):
 class KeyCreate(Request):
     """A new API key for a user. `node` is required when the user's role is node."""
 
-    user_id: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
-    name: Annotated[str, StringConstraints(min_length=1, max_length=120)] = "key"
-    scopes: Annotated[list[Annotated[str, StringConstraints(min_length=1, max_length=64)]], Field(min_length=1, max_length=32)] = Field(
+    user_id: Annotated[Line, StringConstraints(min_length=1, max_length=64)] | None = None
+    name: Annotated[Line, StringConstraints(min_length=1, max_length=120)] = "key"
+    scopes: Annotated[list[Annotated[Line, StringConstraints(min_length=1, max_length=64)]], Field(min_length=1, max_length=32)] = Field(
         default_factory=lambda: ["*"]
     )
     expires_at: Timestamp | None = None

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from terrace.sdk.errors import ConfigError
+from terrace.sdk.errors import ConfigError, NotLoggedInError
 
 FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
@@ -44,7 +44,7 @@ def resolve(url: str | None = None, key: str | None = None, *, environment: Mapp
     found_url = url or environment.get("TERRACE_URL") or file.get("url") or DEFAULT_URL
     found_key = key or environment.get("TERRACE_API_KEY") or file.get("key")
     if not found_key:
-        raise ConfigError("key: there is none; run `terrace login`, or set TERRACE_API_KEY")
+        raise NotLoggedInError("key: there is none; run `terrace login`, or set TERRACE_API_KEY")
     return Config(check_url(found_url), check_key(found_key))
 
 
@@ -90,3 +90,11 @@ def write(config: Config, file: Path) -> None:
         # A JSON string of printable ASCII is also a TOML string.
         opened.write(f"url = {json.dumps(config.url)}\nkey = {json.dumps(config.key)}\n")
     temporary.replace(file)
+
+
+def forget(file: Path) -> None:
+    """Remove the file; without one, nothing happens."""
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{file}: {error}") from error

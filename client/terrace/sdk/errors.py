@@ -39,6 +39,20 @@ class ConfigError(TerraceError):
     """There is no URL or no key, or the configuration file is broken; the message names the setting."""
 
 
+class NotLoggedInError(ConfigError):
+    """There is no key: nobody has logged in here."""
+
+
+class InputError(TerraceError):
+    """What was given cannot be sent. `field` names it, `limit` is the bound that it broke, where there is one."""
+
+    def __init__(self, field: str, message: str, *, limit: object = None) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field
+        self.message = message
+        self.limit = limit
+
+
 class PackingError(TerraceError):
     """The working directory cannot be sent; the message names the path and the limit."""
 

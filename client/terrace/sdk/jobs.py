@@ -215,8 +215,9 @@ class JobVerbs:
                 yield EventAnswer.model_validate_json(event.data)
 
     def quota(self, tenant: str | None = None) -> list[QuotaAnswer]:
-        """Return the quotas in force and what is held against them: the own tenant's, or everybody's for operators."""
-        return self._wire.get("/v1/quotas", Page[QuotaAnswer], tenant=tenant).items
+        """Return the quotas in force and what is held against them: the own tenant's; for operators everybody's, or one tenant's."""
+        found = self._wire.get("/v1/quotas", Page[QuotaAnswer]).items
+        return [quota for quota in found if tenant in (None, quota.tenant)]
 
     def flavors(self) -> list[FlavorAnswer]:
         """Return the kinds of slices that can be asked for, with their prices now."""
@@ -231,8 +232,18 @@ class JobVerbs:
         tenant: str | None = None,
     ) -> UsageReport:
         """Return usage and cost of ended leases in [start, end), grouped by tenant, project, user, flavor or job."""
-        query = {"from": _moment(start), "to": _moment(end), "by": None if by is None else ",".join(by), "tenant": tenant}
-        return self._wire.get("/v1/usage", UsageReport, **query)
+        return self._wire.get("/v1/usage", UsageReport, **_usage_query(start, end, by, tenant))
+
+    def usage_csv(
+        self,
+        *,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        by: Sequence[str] | None = None,
+        tenant: str | None = None,
+    ) -> str:
+        """Return the rows of the same report as CSV, with amounts in whole currency beside the accounted units."""
+        return self._wire.get_text("/v1/usage", accept="text/csv", **_usage_query(start, end, by, tenant)).text
 
 
 class _Body:
@@ -244,6 +255,10 @@ class _Body:
     def __iter__(self) -> Iterator[bytes]:
         """Yield the body's blocks from the first."""
         return self._blocks()
+
+
+def _usage_query(start: datetime | None, end: datetime | None, by: Sequence[str] | None, tenant: str | None) -> dict[str, str | None]:
+    return {"from": _moment(start), "to": _moment(end), "by": None if by is None else ",".join(by), "tenant": tenant}
 
 
 def _moment(time_given: datetime | None) -> str | None:

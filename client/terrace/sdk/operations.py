@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from terrace.models.common import Problem
 from terrace.models.fleet import NodeAnswer, NodeCreate, NodeSet, PriceAnswer, PriceCreate, QuotaAnswer, QuotaSet
 from terrace.models.people import (
     KeyAnswer,
@@ -22,6 +23,7 @@ from terrace.models.people import (
     UserAnswer,
     UserCreate,
 )
+from terrace.sdk.errors import ApiError
 from terrace.sdk.transport import Transport
 
 
@@ -59,6 +61,16 @@ class OperatorVerbs:
     def users(self, *, tenant: str | None = None, name: str | None = None) -> list[UserAnswer]:
         """Return users, oldest first."""
         return list(self._wire.items("/v1/users", UserAnswer, tenant=tenant, name=name))
+
+    def user(self, name: str, *, tenant: str | None = None) -> UserAnswer:
+        """Return the one user with this name in a tenant, or without one; ApiError (user_not_found) when there is none."""
+        found = [user for user in self.users(tenant=tenant, name=name) if user.name == name and tenant in (None, user.tenant)]
+        if len(found) > 1:  # without a tenant in the question, the user without a tenant is meant
+            found = [user for user in found if user.tenant == tenant]
+        if len(found) != 1:
+            where = "without a tenant" if tenant is None else f"in tenant {tenant!r}"
+            raise ApiError(Problem(title="Not Found", status=404, code="user_not_found", detail=f"there is no user {name!r} {where}"))
+        return found[0]
 
     def create_user(self, name: str, *, role: str | Role, tenant: str | None = None) -> UserAnswer:
         """Make a user; tenant roles need `tenant`."""

@@ -73,9 +73,9 @@ class Transport:
         """Return the answer to a read."""
         return self._parse(self.send("GET", path, params=_present(query)), kind)
 
-    def get_text(self, path: str, **query: Any) -> httpx.Response:
+    def get_text(self, path: str, *, accept: str = "text/plain", **query: Any) -> httpx.Response:
         """Return a read's answer as it came, for text and its headers."""
-        return self.send("GET", path, params=_present(query))
+        return self.send("GET", path, params=_present(query), headers={"Accept": accept})
 
     def create(self, path: str, body: BaseModel, kind: type[A]) -> A:
         """Post a body that creates something, exactly once however often it must be sent."""
