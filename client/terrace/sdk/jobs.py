@@ -31,12 +31,13 @@ from terrace.models.jobs import (
 from terrace.models.people import Identity
 from terrace.models.usage import UsageReport
 from terrace.sdk import packing, streams
-from terrace.sdk.errors import ApiError, WaitTimeoutError
+from terrace.sdk.errors import ApiError, UnreachableError, WaitTimeoutError
 from terrace.sdk.packing import Archive
 from terrace.sdk.transport import CONNECT_SECONDS_MAXIMUM, UPLOAD_SECONDS_MAXIMUM, Transport
 
 JOBS_DEFAULT = 100
 POLL_SECONDS = 1.0
+SILENCE_SECONDS_MAXIMUM = 120.0  # how long `wait` outlasts a service that does not answer, as while it restarts
 UPLOAD_BLOCK_BYTES = 256 << 10
 ENDED = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
 
@@ -136,14 +137,25 @@ class JobVerbs:
         return self._wire.act("POST", f"/v1/jobs/{job_id}/cancel", JobAnswer)
 
     def wait(self, job_id: str, *, timeout_seconds: float | None = None, poll_seconds: float = POLL_SECONDS) -> JobDetail:
-        """Return the job once it has ended; WaitTimeoutError after `timeout_seconds`, and the job goes on."""
+        """Return the job once it has ended; WaitTimeoutError after `timeout_seconds`, and the job goes on.
+
+        A service that does not answer is asked again for `SILENCE_SECONDS_MAXIMUM`: waiting outlasts its restart.
+        """
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        answered = time.monotonic()
+        state = "unknown"
         while True:
-            job = self.job(job_id)
-            if job.state in ENDED:
-                return job
+            try:
+                job = self.job(job_id)
+            except UnreachableError:
+                if time.monotonic() - answered >= SILENCE_SECONDS_MAXIMUM:
+                    raise
+            else:
+                if job.state in ENDED:
+                    return job
+                answered, state = time.monotonic(), job.state.value
             if deadline is not None and time.monotonic() >= deadline:
-                raise WaitTimeoutError(f"{job_id} is still {job.state.value} after {timeout_seconds} s")
+                raise WaitTimeoutError(f"{job_id} is still {state} after {timeout_seconds} s")
             self._wire.pause(poll_seconds)
 
     def logs(self, job_id: str, *, attempt: int | None = None, follow: bool = False) -> Iterator[LogPiece]:
