@@ -223,6 +223,8 @@ class NodePart:
     """A lease's part on one node, and what is known of the node."""
 
     node_id: str
+    node: str  # its name
+    role: str  # head | worker
     is_gone: bool
     is_draining: bool
     is_lost: bool
@@ -248,6 +250,7 @@ class OpenLease:
     job_version: int
     job_attempt: int
     maximum_attempts: int
+    tenant_id: str
     handle: str | None = None  # the executor's, JSON
     parts: tuple[NodePart, ...] = ()
 
@@ -264,7 +267,7 @@ class OpenLeases:
             _lease.c.id, _lease.c.job_id, _lease.c.attempt, _lease.c.target, _lease.c.stop_cause, _lease.c.stop_requested_at_ms,
             _lease.c.limit_ms, _lease.c.grace_ms, _lease.c.granted_at_ms, _lease.c.running_at_ms, _lease.c.ended_at_ms,
             _job.c.state, _job.c.target.label("job_target"), _job.c.version, _job.c.attempt.label("job_attempt"), _job.c.maximum_attempts,
-            _lease.c.handle,
+            _lease.c.tenant_id, _lease.c.handle,
         )  # fmt: skip
         mine = [_lease.c.id.in_(self.ids)] if self.ids is not None else []
         statement = (
@@ -277,10 +280,13 @@ class OpenLeases:
 
     @staticmethod
     def _parts(connection: Connection, mine: Sequence[Any]) -> dict[str, list[NodePart]]:
-        columns = (_part.c.lease_id, _part.c.node_id, _part.c.is_gone, _node.c.is_draining, _node.c.is_lost)
+        columns = (
+            _part.c.lease_id, _part.c.node_id, _node.c.name, _part.c.role, _part.c.is_gone, _node.c.is_draining, _node.c.is_lost,
+        )  # fmt: skip
         joined = _part.join(_lease, _lease.c.id == _part.c.lease_id).join(_node, _node.c.id == _part.c.node_id)
         parts: dict[str, list[NodePart]] = {}
-        for lease_id, *rest in connection.execute(select(*columns).select_from(joined).where(_lease.c.released_at_ms.is_(None), *mine)):
+        statement = select(*columns).select_from(joined).where(_lease.c.released_at_ms.is_(None), *mine)
+        for lease_id, *rest in connection.execute(statement.order_by(_part.c.lease_id, _part.c.role, _node.c.name)):
             parts.setdefault(lease_id, []).append(NodePart(*rest))
         return parts
 

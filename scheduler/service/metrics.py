@@ -1,4 +1,4 @@
-"""What the scheduler says about itself to Prometheus: a declarative list; labels are bounded by the closed list of reason codes."""
+"""What the scheduler says about itself to Prometheus: a declarative list; labels are bounded by closed lists (reasons, causes, calls)."""
 
 from __future__ import annotations
 
@@ -10,5 +10,9 @@ STARTS = Counter("terrace_scheduler_starts_total", "Leases that were bound.")
 STALE_STARTS = Counter("terrace_scheduler_stale_starts_total", "Starts of a plan that were dropped because rows had moved on.")
 OBSERVATIONS = Counter("terrace_scheduler_observations_total", "Observations that were applied.")
 STOPS = Counter("terrace_scheduler_stops_total", "Leases that were told to stop.", ["cause"])
+CALLS = Counter("terrace_scheduler_executor_calls_total", "Calls of the executor that answered.", ["call", "result"])
+FAILURES = Counter("terrace_scheduler_cycle_failures_total", "Cycles that failed and were tried again.")
+OPEN_LEASES = Gauge("terrace_scheduler_open_leases", "Leases that hold their slices.")
+OVERDUE = Gauge("terrace_scheduler_overdue_leases", "Leases that were told to stop and are not gone after their grace.")
 QUEUED = Gauge("terrace_scheduler_queued_jobs", "Jobs that wait, by the reason of their class.", ["reason"])
 LEADING = Gauge("terrace_scheduler_leading", "1 while this process leads.")

@@ -1,7 +1,8 @@
 """Open observations -> changes, in order for each lease, each counted once.
 
 Takes one observation per lease and round, because what follows from the second depends on what the first did. Progress reports in a row are
-one: only the newest matters. Called by the loop; the choice itself is transitions.follow.
+one: only the newest matters. A change that the store dropped, because a cancel came in between, stays open and ends the rounds: the next
+cycle reads it again, before what came after it. Called by the loop; the choice itself is transitions.follow.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ ROUNDS_MAXIMUM = 50
 
 
 async def apply_observations(store: Store, fence: Fence, *, now_ms: int) -> int:
-    """Apply what is waiting, at most one batch and `ROUNDS_MAXIMUM` rounds; return how many observations were used up."""
+    """Apply what is waiting, at most one batch and `ROUNDS_MAXIMUM` rounds; return how many changes and marks that made."""
     waiting = list(await store.read(OpenObservations()))
     used = 0
     for _ in range(ROUNDS_MAXIMUM):
@@ -32,9 +33,12 @@ async def apply_observations(store: Store, fence: Fence, *, now_ms: int) -> int:
         changes, aside = split(rounds, leases, now_ms=now_ms)
         if aside:
             await store.run(SetAside(fence, aside, now_ms))
+        used += len(aside)
         if changes:
-            await store.run(ApplyChanges(fence, changes, now_ms))
-        used += len(_flat(rounds))
+            applied = await store.run(ApplyChanges(fence, changes, now_ms))
+            used += applied
+            if applied < len(changes):
+                break
     return used
 
 
@@ -62,12 +66,12 @@ def next_round(waiting: Sequence[Seen]) -> tuple[list[list[Seen]], list[Seen]]:
 
 
 def split(runs: Sequence[Sequence[Seen]], leases: dict[str, OpenLease], *, now_ms: int) -> tuple[list[Change], list[Seen]]:
-    """Return (changes of open leases, observations that concern none)."""
+    """Return (changes of open leases, observations that change none: of released leases, and of devices)."""
     changes: list[Change] = []
     aside: list[Seen] = []
     for run in runs:
         lease = leases.get(run[0].lease_id or "")
-        if lease is None:
+        if lease is None or run[0].kind == "device_health":
             aside.extend(run)
             continue
         change = transitions.follow(lease, run[-1], now_ms=now_ms)

@@ -18,3 +18,7 @@ class SchedulerSettings:
     overrun_ms: int = 60_000  # how long over limit and grace before the scheduler steps in; nobody needs to
     node_lost_after_ms: int = 30_000  # silence of an agent after which its node gets nothing new; operators
     forecast_every_ms: int = 1_000  # the forecast's own, slower loop; operators of very long queues
+    status_every_ms: int = 2_000  # how often the executor is asked how far its leases are; nobody needs to
+    stop_again_ms: int = 10_000  # a stop that shows no effect is asked again after this; nobody needs to
+    call_ms_maximum: int = 30_000  # longest time that one call of an executor may take; operators with a slow cluster API
+    call_patience_ms: int = 200  # how long a cycle waits for new calls before it goes on without them; nobody needs to

@@ -2,6 +2,7 @@
 
 Each takes the open lease (with its job) and the observation and returns the `Change` that the store applies. The state table of
 domain/states.py is the only way from one job state to the next. What came twice, late or out of order changes nothing but its own mark.
+Nothing that an observation holds makes these functions raise: what an agent says badly must not stop the cycle for everybody.
 
 Times: a lease's stamps never go backwards and never lie in the future: an agent's time is clamped between the stamp before it and now. A
 lease that was told to stop is charged until the exit that was seen, or until stop plus grace if that is earlier (design.md section 8).
@@ -9,15 +10,24 @@ lease that was told to stop is charged until the exit that was seen, or until st
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from domain.states import FailureClass, JobEvent, JobState, JobTarget, LeaseEndCause, advance
+from executors.base import Phase, Status
 from store.jobs import canonical
 from store.leases import Change, OpenLease
 from store.observations import Seen
 
 MESSAGE_LENGTH_MAXIMUM = 2_000
+PROGRESS_FIELDS_MAXIMUM = 64
+EXIT_CODE_MAXIMUM = (1 << 31) - 1
+NO_OBSERVATION = 0  # the identifier of a sighting, which is no row
+EVERY_NODE = ""  # the node of a sighting that speaks for all nodes of its lease
+
+# What an agent may name as the cause of an end. Anything else is ours to explain, so it counts as the platform's.
+_FROM_AGENTS = frozenset(FailureClass) - {FailureClass.DEPENDENCY_FAILED}
 
 # What a stopped lease's job does next, by the cause of the stop.
 _STOPPED = {
@@ -40,6 +50,25 @@ def follow(lease: OpenLease, seen: Seen, *, now_ms: int) -> Change:
     return handler(lease, seen, now_ms)
 
 
+def sighting(lease: OpenLease, status: Status, *, now_ms: int) -> Seen | None:
+    """Return what an executor's status says that the lease's rows do not know, as if it had been seen; one thing at a time, in order."""
+    is_nowhere = status.phase is Phase.GONE or (
+        status.phase is Phase.ABSENT and (lease.target == "stop" or lease.running_at_ms is not None)
+    )
+    is_over = is_nowhere or status.phase is Phase.EXITED
+    is_up = status.phase is Phase.RUNNING or (is_over and status.started_at_ms is not None)
+    if is_up and lease.running_at_ms is None and lease.ended_at_ms is None:
+        return _sighted(lease, "started", status.started_at_ms, now_ms)
+    if status.exited_at_ms is not None and is_over and lease.ended_at_ms is None:
+        told = {"exit_code": status.exit_code, "failure_class": status.failure_class, "message": status.message}
+        return _sighted(lease, "exited", status.exited_at_ms, now_ms, told)
+    return _sighted(lease, "gone", status.gone_at_ms, now_ms) if is_nowhere else None
+
+
+def _sighted(lease: OpenLease, kind: str, at_ms: int | None, now_ms: int, data: Mapping[str, Any] | None = None) -> Seen:
+    return Seen(NO_OBSERVATION, EVERY_NODE, kind, lease.id, now_ms if at_ms is None else at_ms, data or {})
+
+
 def _nothing(lease: OpenLease, seen: Seen) -> Change:
     return Change(lease.id, (seen.id,))
 
@@ -50,9 +79,12 @@ def _moves_job(lease: OpenLease) -> bool:
 
 
 def _on_started(lease: OpenLease, seen: Seen, now_ms: int) -> Change:
-    if lease.ended_at_ms is not None or lease.running_at_ms is not None or not _moves_job(lease):
+    if lease.ended_at_ms is not None or lease.running_at_ms is not None or lease.job_state != JobState.STARTING or not _moves_job(lease):
         return _nothing(lease, seen)
-    at_ms = _clamp(seen.observed_at_ms, lease.granted_at_ms, now_ms)
+    latest_ms = now_ms
+    if lease.stop_requested_at_ms is not None:  # the end is never charged later than this, so the start cannot lie behind it
+        latest_ms = min(now_ms, lease.stop_requested_at_ms + lease.grace_ms)
+    at_ms = _clamp(seen.observed_at_ms, lease.granted_at_ms, latest_ms)
     state = advance(JobState(lease.job_state), JobEvent.STARTED)
     return Change(
         lease.id,
@@ -68,22 +100,34 @@ def _on_started(lease: OpenLease, seen: Seen, now_ms: int) -> Change:
 def _on_progress(lease: OpenLease, seen: Seen, _now_ms: int) -> Change:
     if not _moves_job(lease):
         return _nothing(lease, seen)
-    from_agent = {key: value for key, value in seen.data.items() if isinstance(value, str | int | float | bool)}
-    return Change(lease.id, (seen.id,), job_version=lease.job_version, job={"progress": canonical(from_agent)})
+    metrics = seen.data.get("metrics")
+    told = {**(metrics if isinstance(metrics, Mapping) else {}), **seen.data}
+    plain = [(key, value) for key, value in told.items() if _is_plain(value)][:PROGRESS_FIELDS_MAXIMUM]
+    return Change(lease.id, (seen.id,), job_version=lease.job_version, job={"progress": canonical(dict(plain))})
+
+
+def _is_plain(told: object) -> bool:
+    return isinstance(told, str | int) or (isinstance(told, float) and math.isfinite(told))
 
 
 def _on_exited(lease: OpenLease, seen: Seen, now_ms: int) -> Change:
     if lease.ended_at_ms is not None:
         return _nothing(lease, seen)
-    exit_code = seen.data.get("exit_code")
-    failure = FailureClass(seen.data["failure_class"]) if seen.data.get("failure_class") else None
-    message = str(seen.data.get("message") or "")[:MESSAGE_LENGTH_MAXIMUM] or None
-    if exit_code == 0 and failure is None:
+    exit_code, failure = _exit_code(seen.data.get("exit_code")), _failure(seen.data.get("failure_class"))
+    message = _message(seen.data.get("message"))
+    if exit_code == 0 and failure is None and not _was_stopped_before(lease, seen):
         return end(lease, JobEvent.EXITED_ZERO, LeaseEndCause.COMPLETED, at_ms=seen.observed_at_ms, now_ms=now_ms, seen=seen, exit_code=0)
+    if exit_code is None and failure is None:
+        failure = FailureClass.PLATFORM  # nobody knows how it ended, and that is not the user's doing
     cause, event, failure = _why_ended(lease, failure)
     return end(
         lease, event, cause, at_ms=seen.observed_at_ms, now_ms=now_ms, seen=seen, exit_code=exit_code, failure=failure, message=message
     )
+
+
+def _was_stopped_before(lease: OpenLease, seen: Seen) -> bool:
+    """Tell whether the stop came before the exit. A program that is stopped half-way and exits with 0 has not succeeded."""
+    return lease.stop_requested_at_ms is not None and seen.observed_at_ms >= lease.stop_requested_at_ms
 
 
 def _why_ended(lease: OpenLease, failure: FailureClass | None) -> tuple[LeaseEndCause, JobEvent, FailureClass | None]:
@@ -101,7 +145,7 @@ def _why_ended(lease: OpenLease, failure: FailureClass | None) -> tuple[LeaseEnd
 def _on_lost(lease: OpenLease, seen: Seen, now_ms: int) -> Change:
     if lease.ended_at_ms is not None:
         return _nothing(lease, seen)
-    message = str(seen.data.get("message") or "the node's agent restarted and the lease did not survive it")[:MESSAGE_LENGTH_MAXIMUM]
+    message = _message(seen.data.get("message")) or "the node's agent restarted and the lease did not survive it"
     event = JobEvent.CANCEL_DONE if lease.job_target == JobTarget.CANCEL else JobEvent.NODE_LOST
     return end(
         lease,
@@ -117,21 +161,23 @@ def _on_lost(lease: OpenLease, seen: Seen, now_ms: int) -> Change:
 
 def _on_gone(lease: OpenLease, seen: Seen, now_ms: int) -> Change:
     """The node's part is proven free. When it is the last part the lease is released; an exit that nobody saw counts as lost."""
-    is_last = all(part.is_gone or part.node_id == seen.node_id for part in lease.parts)
-    if not is_last:
-        return Change(lease.id, (seen.id,), gone_node_ids=(seen.node_id,))
+    gone = tuple(part.node_id for part in lease.parts if seen.node_id in (part.node_id, EVERY_NODE))
+    if not all(part.is_gone or part.node_id in gone for part in lease.parts):
+        return Change(lease.id, (seen.id,), gone_node_ids=gone)
     if lease.ended_at_ms is not None:
         released_at_ms = max(lease.ended_at_ms, _clamp(seen.observed_at_ms, lease.granted_at_ms, now_ms))
         return Change(
-            lease.id, (seen.id,), lease={"released_at_ms": released_at_ms}, gone_node_ids=(seen.node_id,), is_released=True,
+            lease.id, (seen.id,), lease={"released_at_ms": released_at_ms}, gone_node_ids=gone, is_released=True,
             events=(("lease_released", {"attempt": lease.attempt}),),
         )  # fmt: skip
     cause, event, failure = _why_ended(lease, FailureClass.PLATFORM)
-    ended = end(lease, event, cause, at_ms=seen.observed_at_ms, now_ms=now_ms, seen=seen, failure=failure, message="the lease ended unseen")
-    fields = {**ended.lease, "released_at_ms": ended.lease["ended_at_ms"]}
+    message = "the lease could not be started" if cause is LeaseEndCause.NEVER_STARTED else "the lease ended unseen"
+    ended = end(lease, event, cause, at_ms=seen.observed_at_ms, now_ms=now_ms, seen=seen, failure=failure, message=message)
+    released_at_ms = max(ended.lease["ended_at_ms"], _clamp(seen.observed_at_ms, lease.granted_at_ms, now_ms))
     return Change(
-        lease.id, ended.observation_ids, fields, job_version=ended.job_version, job=ended.job, attempt=ended.attempt,
-        gone_node_ids=(seen.node_id,), is_released=True, events=ended.events,
+        lease.id, ended.observation_ids, {**ended.lease, "released_at_ms": released_at_ms}, job_version=ended.job_version, job=ended.job,
+        attempt=ended.attempt, gone_node_ids=gone, is_released=True,
+        events=(*ended.events, ("lease_released", {"attempt": lease.attempt})),
     )  # fmt: skip
 
 
@@ -143,30 +189,25 @@ def end(
     at_ms: int,
     now_ms: int,
     seen: Seen | None = None,
-    exit_code: Any = None,
+    exit_code: int | None = None,
     failure: FailureClass | None = None,
     message: str | None = None,
 ) -> Change:
     """Return the change that ends a lease once, and moves its job by `event`; a job out of attempts fails instead of queueing again."""
-    ended_at_ms = _clamp(at_ms, lease.running_at_ms or lease.granted_at_ms, now_ms)
+    earliest_ms = lease.running_at_ms or lease.granted_at_ms
+    ended_at_ms = _clamp(at_ms, earliest_ms, now_ms)
     if lease.stop_requested_at_ms is not None:
-        ended_at_ms = min(ended_at_ms, max(lease.granted_at_ms, lease.stop_requested_at_ms + lease.grace_ms))
-    outcome = {
-        "exit_code": exit_code if isinstance(exit_code, int) else None,
-        "failure_class": failure.value if failure else None,
-        "message": message,
-    }
+        ended_at_ms = min(ended_at_ms, max(earliest_ms, lease.stop_requested_at_ms + lease.grace_ms))
+    outcome = {"exit_code": exit_code, "failure_class": failure.value if failure else None, "message": message}
     job: dict[str, Any] = {}
     events: list[tuple[str, Mapping[str, Any]]] = [("lease_ended", {"attempt": lease.attempt, "cause": cause.value})]
     if _moves_job(lease):
-        state = advance(JobState(lease.job_state), event)
-        if state is JobState.QUEUED and lease.job_target == JobTarget.CANCEL:
-            state = advance(state, JobEvent.CANCEL_DONE)
-        elif state is JobState.QUEUED and lease.attempt >= lease.maximum_attempts:
-            state = advance(state, JobEvent.ATTEMPTS_SPENT)
+        state = _next_state(lease, event)
         job = {"state": state.value, **outcome}
         if state.is_terminal:
             job["ended_at_ms"] = ended_at_ms
+            if state is JobState.FAILED and failure is None:  # evicted as often as is allowed: no run of it failed by itself
+                job |= {"failure_class": FailureClass.PLATFORM.value, "message": message or f"{cause.value}: no attempt is left"}
         else:
             job |= {"started_at_ms": None, "progress": None, "exit_code": None, "failure_class": None}
         events.append((f"job_{state.value}", {"attempt": lease.attempt, "cause": cause.value, **outcome}))
@@ -179,6 +220,34 @@ def end(
         attempt={"ended_at_ms": ended_at_ms, "outcome": cause.value, **outcome},
         events=tuple(events),
     )
+
+
+def _next_state(lease: OpenLease, event: JobEvent) -> JobState:
+    """Return the job's state after `event`: what would queue again does not when it was cancelled or has no attempt left."""
+    state = advance(JobState(lease.job_state), event)
+    if state is JobState.QUEUED and lease.job_target == JobTarget.CANCEL:
+        return advance(state, JobEvent.CANCEL_DONE)
+    if state is JobState.QUEUED and lease.attempt >= lease.maximum_attempts:
+        return advance(state, JobEvent.ATTEMPTS_SPENT)
+    return state
+
+
+def _exit_code(told: object) -> int | None:
+    is_code = isinstance(told, int) and not isinstance(told, bool) and abs(told) <= EXIT_CODE_MAXIMUM
+    return told if is_code else None  # type: ignore[return-value]  # is_code says so
+
+
+def _failure(told: object) -> FailureClass | None:
+    if told is None or told == "":
+        return None
+    return next((failure for failure in _FROM_AGENTS if failure == told), FailureClass.PLATFORM)
+
+
+def _message(told: object) -> str | None:
+    """Return text that every database can keep: no NUL, no half characters, of a bounded length."""
+    if not isinstance(told, str):
+        return None
+    return told[:MESSAGE_LENGTH_MAXIMUM].encode("utf-8", "replace").decode().replace("\0", "?") or None
 
 
 def _clamp(at_ms: int, earliest_ms: int, latest_ms: int) -> int:
