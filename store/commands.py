@@ -24,7 +24,10 @@ class Command(Protocol[T_co]):
 
 
 class Query(Protocol[T_co]):
-    """A question. `fetch` sees one consistent state of the database."""
+    """A question. `fetch` sees one consistent state of the database.
+
+    A class that sets `is_consistent = False` sees with each statement what was committed before it, where the database can (PostgreSQL).
+    """
 
     def fetch(self, connection: Connection, /) -> T_co:
         """Read rows and return plain values, never tables."""

@@ -9,55 +9,75 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
 
-from store import postgres, sqlite
+from store import pending, postgres, sqlite
 from store.commands import Command, Query
+from store.errors import StoreBusyError
 
 T = TypeVar("T")
 
 POLL_SECONDS = 0.02
+READ_THREADS_MAXIMUM = 16
 SQLITE_PREFIX = "sqlite:///"
 POSTGRES_PREFIX = "postgresql://"
+
+
+class _Watch(Protocol):
+    def mark(self) -> int: ...
+
+    def close(self) -> None: ...
 
 
 class Store:
     """An open database. Open one per process; safe from any thread and from any event loop."""
 
-    def __init__(self, url: str, reader: Engine, writer: sqlite.Writer | None) -> None:
+    def __init__(self, url: str, reader: Engine, writer: pending.Writer, watch: _Watch) -> None:
         self.url = url
+        self.is_sqlite = url.startswith(SQLITE_PREFIX)
         self._reader = reader
         self._writer = writer
-        self._watch = _SqliteWatch(reader) if writer is not None else _PostgresWatch(reader)
+        self._watch = watch
+        self._readers = ThreadPoolExecutor(READ_THREADS_MAXIMUM, "store-reader")
 
     @classmethod
-    def open(cls, url: str, *, group_maximum: int = sqlite.GROUP_MAXIMUM, queue_maximum: int = sqlite.QUEUE_MAXIMUM) -> Store:
-        """Open `sqlite:////absolute/path` or `postgresql://…`; ValueError for anything else. The schema must have been migrated."""
+    def open(
+        cls,
+        url: str,
+        *,
+        group_maximum: int = sqlite.GROUP_MAXIMUM,
+        queue_maximum: int = sqlite.QUEUE_MAXIMUM,
+        busy_seconds: float = sqlite.BUSY_SECONDS,
+    ) -> Store:
+        """Open `sqlite:////absolute/path` or `postgresql://…`; ValueError for anything else. The schema must have been migrated.
+
+        `queue_maximum`: commands that may wait. On SQLite, `group_maximum`: commands of one commit; `busy_seconds`: the wait for others.
+        """
         if url.startswith(SQLITE_PREFIX):
             path = Path(url.removeprefix(SQLITE_PREFIX))
-            writer = sqlite.Writer(path, group_maximum=group_maximum, queue_maximum=queue_maximum)
-            return cls(url, sqlite.make_engine(path, is_writer=False), writer)
+            writer = sqlite.Writer(path, group_maximum=group_maximum, queue_maximum=queue_maximum, busy_seconds=busy_seconds)
+            reader = sqlite.make_engine(path, is_writer=False)
+            return cls(url, reader, writer, _SqliteWatch(reader))
         if url.startswith(POSTGRES_PREFIX):
-            return cls(url, postgres.make_engine(url), None)
+            reader = postgres.make_engine(url)
+            return cls(url, reader, postgres.Writer(url, reader, queue_maximum=queue_maximum), postgres.Watch(url))
         raise ValueError(f"database_url: {url.split(':', 1)[0]!r} is neither sqlite:/// nor postgresql://")
 
     @property
-    def is_sqlite(self) -> bool:
-        """True on SQLite."""
-        return self._writer is not None
-
-    @property
     def waiting(self) -> int:
-        """Commands that wait for the writer now; always 0 on PostgreSQL."""
-        return self._writer.waiting if self._writer is not None else 0
+        """Commands that wait for the writer now."""
+        return self._writer.waiting
 
     async def run(self, command: Command[T]) -> T:
-        """Do `command` durably and return its answer; raises what it raised, or StoreBusyError."""
-        if self._writer is None:
-            return await asyncio.to_thread(postgres.run, self._reader, command)
+        """Do `command` durably and return its answer; raises what it raised, or StoreBusyError.
+
+        Cancelling the wait does not take the command back: it is done or refused as if somebody still waited.
+        """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
 
@@ -72,37 +92,46 @@ class Store:
         def done(result: Any, error: BaseException | None) -> None:
             loop.call_soon_threadsafe(settle, result, error)
 
-        self._writer.submit(sqlite.Pending(command, done))
+        self._writer.submit(pending.Pending(command, done))
         return await future
 
     def run_blocking(self, command: Command[T]) -> T:
         """The same from a thread that may wait."""
-        if self._writer is None:
-            result: T = postgres.run(self._reader, command)
-            return result
-        answer: T = sqlite.run_and_wait(self._writer, command)
+        answer: T = pending.run_and_wait(self._writer, command)
         return answer
 
     async def read(self, query: Query[T]) -> T:
-        """Answer `query` in a thread, from one consistent state."""
-        return await asyncio.to_thread(self.read_blocking, query)
+        """Answer `query` in a thread, from one consistent state; StoreBusyError when the database does not answer."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._readers, self.read_blocking, query)
+        except RuntimeError as error:
+            if "shutdown" not in str(error):
+                raise
+            raise StoreBusyError("store_closing", "the store is closing") from error
 
     def read_blocking(self, query: Query[T]) -> T:
         """Answer `query` here. Meant for threads, and for point reads on an event loop (tens of microseconds on SQLite)."""
+        if not self.is_sqlite:
+            return self._read_postgres(query)
         with self._reader.connect() as connection:
-            if self._writer is None:
-                return self._read_postgres(connection, query)
             connection.exec_driver_sql("BEGIN")
             try:
                 return query.fetch(connection)
             finally:
                 connection.exec_driver_sql("ROLLBACK")
 
-    @staticmethod
-    def _read_postgres(connection: Connection, query: Query[T]) -> T:
-        connection = connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-        with connection.begin():
-            return query.fetch(connection)
+    def _read_postgres(self, query: Query[T]) -> T:
+        level = "REPEATABLE READ" if getattr(query, "is_consistent", True) else "READ COMMITTED"
+        try:
+            with self._reader.connect() as plain:
+                connection = plain.execution_options(isolation_level=level, postgresql_readonly=True)
+                with connection.begin():
+                    return query.fetch(connection)
+        except SQLAlchemyError as error:
+            refusal = postgres.as_refusal(self._reader, error)
+            if refusal is None:
+                raise
+            raise refusal from error
 
     def change_mark(self) -> int:
         """Return a mark of the database's state for `wait_for_change`."""
@@ -118,9 +147,9 @@ class Store:
             await asyncio.sleep(min(POLL_SECONDS, max(0.0, deadline - time.monotonic())))
 
     def close(self) -> None:
-        """Finish accepted commands and close every connection."""
-        if self._writer is not None:
-            self._writer.close()
+        """Finish accepted commands and close every connection. Later commands and questions are refused."""
+        self._writer.close()
+        self._readers.shutdown()
         self._watch.close()
         self._reader.dispose()
 
@@ -129,44 +158,18 @@ class _SqliteWatch:
     """`PRAGMA data_version` of one quiet connection: it moves whenever another connection, in any process, commits."""
 
     def __init__(self, reader: Engine) -> None:
-        self._connection = reader.connect()
+        self._connection: Connection | None = reader.connect()
         self._lock = threading.Lock()
+        self._last = 0
 
     def mark(self) -> int:
         with self._lock:
-            return int(self._connection.exec_driver_sql("PRAGMA data_version").scalar_one())
+            if self._connection is not None:
+                self._last = int(self._connection.exec_driver_sql("PRAGMA data_version").scalar_one())
+            return self._last
 
     def close(self) -> None:
         with self._lock:
-            self._connection.close()
-
-
-class _PostgresWatch:
-    """A thread that listens for the NOTIFY which every command sends."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._count = 0
-        self._is_closed = threading.Event()
-        self._thread = threading.Thread(target=self._listen, name="store-listener", daemon=True)
-        self._thread.start()
-
-    def mark(self) -> int:
-        return self._count
-
-    def close(self) -> None:
-        self._is_closed.set()
-        self._thread.join()
-
-    def _listen(self) -> None:
-        while not self._is_closed.is_set():
-            try:
-                with self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-                    connection.exec_driver_sql(f"LISTEN {postgres.CHANNEL}")
-                    self._count += 1  # what happened while nobody listened is unknown: wake once
-                    driver: Any = connection.connection.driver_connection
-                    while not self._is_closed.is_set():
-                        for _ in driver.notifies(timeout=0.2, stop_after=1):
-                            self._count += 1
-            except Exception:  # noqa: BLE001  the server may be away for a while; writers tell their callers, the listener waits
-                self._is_closed.wait(1.0)
+            if self._connection is not None:
+                self._connection.close()
+            self._connection = None

@@ -6,8 +6,9 @@ hold canonical text. What the database can enforce it enforces: see `leases.Devi
 the design. Grouped by what they describe: people, fleet, jobs, leases, records.
 """
 
-from sqlalchemy import BigInteger, Integer
+from sqlalchemy import BigInteger, Integer, String
 from sqlmodel import SQLModel
+from sqlmodel.sql.sqltypes import AutoString
 
 from store.tables.fleet import Device, Flavor, Node, Price, Tier
 from store.tables.jobs import Attempt, Blob, Job, JobClass, LogChunk
@@ -26,3 +27,6 @@ for _table in SQLModel.metadata.tables.values():
     for _column in _table.columns:
         if type(_column.type) is Integer:
             _column.type = BigInteger().with_variant(Integer(), "sqlite")
+        elif type(_column.type) is AutoString:
+            # Text is compared by its bytes on both databases, so that pages, ties and snapshots come in one order whatever the locale.
+            _column.type = String().with_variant(String(collation="C"), "postgresql")

@@ -5,8 +5,19 @@ Owns the shape of what tenants submit and what became of it. Jobs are inserted b
 
 from __future__ import annotations
 
-from sqlalchemy import CheckConstraint, Column, Index, LargeBinary
+from collections.abc import Iterable
+
+from sqlalchemy import CheckConstraint, Column, Index, LargeBinary, text
 from sqlmodel import Field, SQLModel
+
+from domain.states import TERMINAL_STATES, JobState, JobTarget
+
+
+def _one_of(column: str, words: Iterable[str]) -> str:
+    return f"{column} IN ({', '.join(repr(str(word)) for word in sorted(words))})"
+
+
+IS_OPEN = _one_of("state", set(JobState) - TERMINAL_STATES)
 
 
 class JobClass(SQLModel, table=True):
@@ -35,6 +46,9 @@ class Job(SQLModel, table=True):
     __table_args__ = (
         Index("job_open", "state", "seq"),
         Index("job_by_tenant", "tenant_id", "seq"),
+        Index("job_open_by_tenant", "tenant_id", sqlite_where=text(IS_OPEN), postgresql_where=text(IS_OPEN)),
+        CheckConstraint(_one_of("state", JobState), name="job_state_known"),
+        CheckConstraint(_one_of("target", JobTarget), name="job_target_known"),
         CheckConstraint("replicas >= 1", name="job_has_replicas"),
         CheckConstraint("limit_ms > 0", name="job_has_limit"),
         CheckConstraint("attempt >= 0", name="job_attempt_not_negative"),
@@ -81,7 +95,7 @@ class Attempt(SQLModel, table=True):
 
     job_id: str = Field(primary_key=True, foreign_key="job.id")
     number: int = Field(primary_key=True)
-    lease_id: str = Field(unique=True)
+    lease_id: str = Field(unique=True, foreign_key="lease.id")
     created_at_ms: int
     started_at_ms: int | None = None
     ended_at_ms: int | None = None

@@ -6,7 +6,7 @@ and released (process tree gone and devices idle: claims deleted). A claim row e
 
 from __future__ import annotations
 
-from sqlalchemy import CheckConstraint, ForeignKeyConstraint, Index, UniqueConstraint
+from sqlalchemy import CheckConstraint, ForeignKeyConstraint, Index, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
 
 
@@ -16,9 +16,17 @@ class Lease(SQLModel, table=True):
     __tablename__ = "lease"
     __table_args__ = (
         UniqueConstraint("job_id", "attempt", name="lease_once_per_attempt"),
+        Index(  # a job never runs twice at a time
+            "lease_running_once",
+            "job_id",
+            unique=True,
+            sqlite_where=text("ended_at_ms IS NULL"),
+            postgresql_where=text("ended_at_ms IS NULL"),
+        ),
         Index("lease_open", "released_at_ms"),
         Index("lease_by_tenant", "tenant_id", "granted_at_ms"),
         Index("lease_to_rate", "rated_at_ms", "ended_at_ms"),
+        CheckConstraint("running_at_ms IS NULL OR running_at_ms >= granted_at_ms", name="lease_runs_after_grant"),
         CheckConstraint("ended_at_ms IS NULL OR ended_at_ms >= granted_at_ms", name="lease_ends_after_grant"),
         CheckConstraint("released_at_ms IS NULL OR ended_at_ms IS NOT NULL", name="lease_ended_before_release"),
         CheckConstraint("released_at_ms IS NULL OR released_at_ms >= ended_at_ms", name="lease_released_after_end"),

@@ -5,7 +5,7 @@ Owns the shape of who may do what and hold how much. Written by operators throug
 
 from __future__ import annotations
 
-from sqlalchemy import CheckConstraint, Index, UniqueConstraint
+from sqlalchemy import CheckConstraint, Index, UniqueConstraint, text
 from sqlmodel import Field, SQLModel
 
 
@@ -51,6 +51,13 @@ class User(SQLModel, table=True):
     __tablename__ = "account"
     __table_args__ = (
         UniqueConstraint("tenant_id", "name", name="account_name_in_tenant"),
+        Index(  # NULLs are never equal, so the constraint above does not cover those without a tenant
+            "account_name_without_tenant",
+            "name",
+            unique=True,
+            sqlite_where=text("tenant_id IS NULL"),
+            postgresql_where=text("tenant_id IS NULL"),
+        ),
         CheckConstraint("(role IN ('operator', 'finance', 'node')) = (tenant_id IS NULL)", name="account_role_fits_tenant"),
     )
 

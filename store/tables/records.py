@@ -23,6 +23,7 @@ class Event(SQLModel, table=True):
     lease_id: str | None = None
     node_id: str | None = None
     data: str = "{}"  # JSON object
+    inserted_at_us: int | None = None  # PostgreSQL's clock at the insert, drawn after `id` by the database itself; see store/events.py
 
 
 class Observation(SQLModel, table=True):

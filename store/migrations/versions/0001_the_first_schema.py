@@ -14,6 +14,7 @@ branch_labels = None
 depends_on = None
 
 BIG = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+TEXT = sa.String().with_variant(sa.String(collation="C"), "postgresql")
 
 
 def upgrade() -> None:
@@ -22,36 +23,40 @@ def upgrade() -> None:
         "event",
         sa.Column("id", BIG, nullable=False),
         sa.Column("at_ms", BIG, nullable=False),
-        sa.Column("kind", sa.String(), nullable=False),
-        sa.Column("tenant_id", sa.String(), nullable=True),
-        sa.Column("job_id", sa.String(), nullable=True),
-        sa.Column("lease_id", sa.String(), nullable=True),
-        sa.Column("node_id", sa.String(), nullable=True),
-        sa.Column("data", sa.String(), nullable=False),
+        sa.Column("kind", TEXT, nullable=False),
+        sa.Column("tenant_id", TEXT, nullable=True),
+        sa.Column("job_id", TEXT, nullable=True),
+        sa.Column("lease_id", TEXT, nullable=True),
+        sa.Column("node_id", TEXT, nullable=True),
+        sa.Column("data", TEXT, nullable=False),
+        sa.Column("inserted_at_us", BIG, nullable=True),  # the last column: its default is drawn after the identifier
         sa.PrimaryKeyConstraint("id"),
     )
+    if op.get_bind().dialect.name == "postgresql":
+        now_us = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+        op.execute(f"ALTER TABLE event ALTER COLUMN inserted_at_us SET DEFAULT {now_us}")
     with op.batch_alter_table("event", schema=None) as batch_op:
         batch_op.create_index("event_by_job", ["job_id", "id"], unique=False)
         batch_op.create_index("event_by_tenant", ["tenant_id", "id"], unique=False)
 
     op.create_table(
         "flavor",
-        sa.Column("name", sa.String(), nullable=False),
-        sa.Column("gpu_model", sa.String(), nullable=False),
-        sa.Column("mode", sa.String(), nullable=False),
+        sa.Column("name", TEXT, nullable=False),
+        sa.Column("gpu_model", TEXT, nullable=False),
+        sa.Column("mode", TEXT, nullable=False),
         sa.Column("milli_gpu", BIG, nullable=False),
-        sa.Column("profile", sa.String(), nullable=True),
+        sa.Column("profile", TEXT, nullable=True),
         sa.CheckConstraint("milli_gpu > 0 AND milli_gpu <= 1000", name="flavor_size_in_device"),
         sa.PrimaryKeyConstraint("name"),
     )
     op.create_table(
         "idempotency_record",
-        sa.Column("user_id", sa.String(), nullable=False),
-        sa.Column("key", sa.String(), nullable=False),
-        sa.Column("route", sa.String(), nullable=False),
-        sa.Column("body_sha256", sa.String(), nullable=False),
+        sa.Column("user_id", TEXT, nullable=False),
+        sa.Column("key", TEXT, nullable=False),
+        sa.Column("route", TEXT, nullable=False),
+        sa.Column("body_sha256", TEXT, nullable=False),
         sa.Column("status", BIG, nullable=False),
-        sa.Column("response", sa.String(), nullable=False),
+        sa.Column("response", TEXT, nullable=False),
         sa.Column("created_at_ms", BIG, nullable=False),
         sa.PrimaryKeyConstraint("user_id", "key"),
     )
@@ -60,8 +65,8 @@ def upgrade() -> None:
 
     op.create_table(
         "leader",
-        sa.Column("name", sa.String(), nullable=False),
-        sa.Column("holder", sa.String(), nullable=False),
+        sa.Column("name", TEXT, nullable=False),
+        sa.Column("holder", TEXT, nullable=False),
         sa.Column("epoch", BIG, nullable=False),
         sa.Column("renewed_at_ms", BIG, nullable=False),
         sa.Column("last_stamp_ms", BIG, nullable=False),
@@ -69,21 +74,21 @@ def upgrade() -> None:
     )
     op.create_table(
         "node",
-        sa.Column("id", sa.String(), nullable=False),
-        sa.Column("name", sa.String(), nullable=False),
-        sa.Column("site", sa.String(), nullable=False),
-        sa.Column("rack", sa.String(), nullable=True),
-        sa.Column("gpu_model", sa.String(), nullable=True),
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("name", TEXT, nullable=False),
+        sa.Column("site", TEXT, nullable=False),
+        sa.Column("rack", TEXT, nullable=True),
+        sa.Column("gpu_model", TEXT, nullable=True),
         sa.Column("cpu_milli", BIG, nullable=False),
         sa.Column("memory_bytes", BIG, nullable=False),
         sa.Column("is_simulated", sa.Boolean(), nullable=False),
         sa.Column("is_cordoned", sa.Boolean(), nullable=False),
         sa.Column("is_draining", sa.Boolean(), nullable=False),
         sa.Column("is_lost", sa.Boolean(), nullable=False),
-        sa.Column("agent_version", sa.String(), nullable=True),
-        sa.Column("agent_boot_id", sa.String(), nullable=True),
-        sa.Column("isolation", sa.String(), nullable=True),
-        sa.Column("labels", sa.String(), nullable=False),
+        sa.Column("agent_version", TEXT, nullable=True),
+        sa.Column("agent_boot_id", TEXT, nullable=True),
+        sa.Column("isolation", TEXT, nullable=True),
+        sa.Column("labels", TEXT, nullable=False),
         sa.Column("registered_at_ms", BIG, nullable=False),
         sa.Column("heartbeat_at_ms", BIG, nullable=True),
         sa.PrimaryKeyConstraint("id"),
@@ -91,10 +96,10 @@ def upgrade() -> None:
     )
     op.create_table(
         "quota_node",
-        sa.Column("id", sa.String(), nullable=False),
-        sa.Column("kind", sa.String(), nullable=False),
-        sa.Column("name", sa.String(), nullable=False),
-        sa.Column("parent_id", sa.String(), nullable=True),
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("kind", TEXT, nullable=False),
+        sa.Column("name", TEXT, nullable=False),
+        sa.Column("parent_id", TEXT, nullable=True),
         sa.Column("weight_milli", BIG, nullable=False),
         sa.CheckConstraint("weight_milli >= 0", name="quota_node_weight_not_negative"),
         sa.ForeignKeyConstraint(
@@ -108,7 +113,7 @@ def upgrade() -> None:
 
     op.create_table(
         "tier",
-        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("name", TEXT, nullable=False),
         sa.Column("default_limit_ms", BIG, nullable=False),
         sa.Column("maximum_limit_ms", BIG, nullable=False),
         sa.Column("grace_ms", BIG, nullable=False),
@@ -120,15 +125,15 @@ def upgrade() -> None:
     )
     op.create_table(
         "device",
-        sa.Column("id", sa.String(), nullable=False),
-        sa.Column("node_id", sa.String(), nullable=False),
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("node_id", TEXT, nullable=False),
         sa.Column("device_index", BIG, nullable=False),
-        sa.Column("gpu_model", sa.String(), nullable=False),
+        sa.Column("gpu_model", TEXT, nullable=False),
         sa.Column("memory_bytes", BIG, nullable=False),
         sa.Column("cells", BIG, nullable=False),
-        sa.Column("mode", sa.String(), nullable=False),
-        sa.Column("health", sa.String(), nullable=False),
-        sa.Column("health_detail", sa.String(), nullable=True),
+        sa.Column("mode", TEXT, nullable=False),
+        sa.Column("health", TEXT, nullable=False),
+        sa.Column("health_detail", TEXT, nullable=True),
         sa.Column("is_simulated", sa.Boolean(), nullable=False),
         sa.CheckConstraint("mode IN ('whole', 'mig', 'shared')", name="device_mode_known"),
         sa.ForeignKeyConstraint(
@@ -145,12 +150,12 @@ def upgrade() -> None:
     op.create_table(
         "observation",
         sa.Column("id", BIG, nullable=False),
-        sa.Column("node_id", sa.String(), nullable=False),
-        sa.Column("boot_id", sa.String(), nullable=False),
+        sa.Column("node_id", TEXT, nullable=False),
+        sa.Column("boot_id", TEXT, nullable=False),
         sa.Column("agent_seq", BIG, nullable=False),
-        sa.Column("kind", sa.String(), nullable=False),
-        sa.Column("lease_id", sa.String(), nullable=True),
-        sa.Column("data", sa.String(), nullable=False),
+        sa.Column("kind", TEXT, nullable=False),
+        sa.Column("lease_id", TEXT, nullable=True),
+        sa.Column("data", TEXT, nullable=False),
         sa.Column("observed_at_ms", BIG, nullable=False),
         sa.Column("received_at_ms", BIG, nullable=False),
         sa.Column("applied_at_ms", BIG, nullable=True),
@@ -166,9 +171,9 @@ def upgrade() -> None:
 
     op.create_table(
         "price",
-        sa.Column("id", sa.String(), nullable=False),
-        sa.Column("flavor", sa.String(), nullable=False),
-        sa.Column("currency", sa.String(), nullable=False),
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("flavor", TEXT, nullable=False),
+        sa.Column("currency", TEXT, nullable=False),
         sa.Column("units_per_hour", BIG, nullable=False),
         sa.Column("valid_from_ms", BIG, nullable=False),
         sa.Column("created_at_ms", BIG, nullable=False),
@@ -182,9 +187,9 @@ def upgrade() -> None:
     )
     op.create_table(
         "quota",
-        sa.Column("id", sa.String(), nullable=False),
-        sa.Column("quota_node_id", sa.String(), nullable=False),
-        sa.Column("resource", sa.String(), nullable=False),
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("quota_node_id", TEXT, nullable=False),
+        sa.Column("resource", TEXT, nullable=False),
         sa.Column("nominal", BIG, nullable=False),
         sa.Column("borrowing_limit", BIG, nullable=True),
         sa.Column("lending_limit", BIG, nullable=True),
@@ -206,8 +211,8 @@ def upgrade() -> None:
 
     op.create_table(
         "tenant",
-        sa.Column("id", sa.String(), nullable=False),
-        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("name", TEXT, nullable=False),
         sa.Column("is_suspended", sa.Boolean(), nullable=False),
         sa.Column("created_at_ms", BIG, nullable=False),
         sa.ForeignKeyConstraint(
@@ -219,10 +224,10 @@ def upgrade() -> None:
     )
     op.create_table(
         "account",
-        sa.Column("id", sa.String(), nullable=False),
-        sa.Column("tenant_id", sa.String(), nullable=True),
-        sa.Column("name", sa.String(), nullable=False),
-        sa.Column("role", sa.String(), nullable=False),
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("tenant_id", TEXT, nullable=True),
+        sa.Column("name", TEXT, nullable=False),
+        sa.Column("role", TEXT, nullable=False),
         sa.Column("is_disabled", sa.Boolean(), nullable=False),
         sa.Column("created_at_ms", BIG, nullable=False),
         sa.CheckConstraint("(role IN ('operator', 'finance', 'node')) = (tenant_id IS NULL)", name="account_role_fits_tenant"),
@@ -233,10 +238,19 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("tenant_id", "name", name="account_name_in_tenant"),
     )
+    with op.batch_alter_table("account", schema=None) as batch_op:
+        batch_op.create_index(
+            "account_name_without_tenant",
+            ["name"],
+            unique=True,
+            sqlite_where=sa.text("tenant_id IS NULL"),
+            postgresql_where=sa.text("tenant_id IS NULL"),
+        )
+
     op.create_table(
         "blob",
-        sa.Column("tenant_id", sa.String(), nullable=False),
-        sa.Column("sha256", sa.String(), nullable=False),
+        sa.Column("tenant_id", TEXT, nullable=False),
+        sa.Column("sha256", TEXT, nullable=False),
         sa.Column("size_bytes", BIG, nullable=False),
         sa.Column("created_at_ms", BIG, nullable=False),
         sa.ForeignKeyConstraint(
@@ -247,9 +261,9 @@ def upgrade() -> None:
     )
     op.create_table(
         "project",
-        sa.Column("id", sa.String(), nullable=False),
-        sa.Column("tenant_id", sa.String(), nullable=False),
-        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("tenant_id", TEXT, nullable=False),
+        sa.Column("name", TEXT, nullable=False),
         sa.Column("created_at_ms", BIG, nullable=False),
         sa.ForeignKeyConstraint(
             ["id"],
@@ -264,12 +278,12 @@ def upgrade() -> None:
     )
     op.create_table(
         "api_key",
-        sa.Column("id", sa.String(), nullable=False),
-        sa.Column("user_id", sa.String(), nullable=False),
-        sa.Column("name", sa.String(), nullable=False),
-        sa.Column("secret_sha256", sa.String(), nullable=False),
-        sa.Column("scopes", sa.String(), nullable=False),
-        sa.Column("node_name", sa.String(), nullable=True),
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("user_id", TEXT, nullable=False),
+        sa.Column("name", TEXT, nullable=False),
+        sa.Column("secret_sha256", TEXT, nullable=False),
+        sa.Column("scopes", TEXT, nullable=False),
+        sa.Column("node_name", TEXT, nullable=True),
         sa.Column("created_at_ms", BIG, nullable=False),
         sa.Column("expires_at_ms", BIG, nullable=True),
         sa.Column("revoked_at_ms", BIG, nullable=True),
@@ -284,15 +298,15 @@ def upgrade() -> None:
 
     op.create_table(
         "job_class",
-        sa.Column("id", sa.String(), nullable=False),
-        sa.Column("tenant_id", sa.String(), nullable=False),
-        sa.Column("project_id", sa.String(), nullable=False),
-        sa.Column("shape", sa.String(), nullable=False),
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("tenant_id", TEXT, nullable=False),
+        sa.Column("project_id", TEXT, nullable=False),
+        sa.Column("shape", TEXT, nullable=False),
         sa.Column("limit_ms", BIG, nullable=False),
         sa.Column("priority", BIG, nullable=False),
-        sa.Column("reason_code", sa.String(), nullable=True),
-        sa.Column("reason_data", sa.String(), nullable=True),
-        sa.Column("reason_unblocks_when", sa.String(), nullable=True),
+        sa.Column("reason_code", TEXT, nullable=True),
+        sa.Column("reason_data", TEXT, nullable=True),
+        sa.Column("reason_unblocks_when", TEXT, nullable=True),
         sa.Column("forecast_start_ms", BIG, nullable=True),
         sa.Column("not_before_ms", BIG, nullable=True),
         sa.Column("answered_at_ms", BIG, nullable=True),
@@ -312,37 +326,41 @@ def upgrade() -> None:
     op.create_table(
         "job",
         sa.Column("seq", BIG, nullable=False),
-        sa.Column("id", sa.String(), nullable=False),
-        sa.Column("tenant_id", sa.String(), nullable=False),
-        sa.Column("project_id", sa.String(), nullable=False),
-        sa.Column("user_id", sa.String(), nullable=False),
-        sa.Column("class_id", sa.String(), nullable=False),
-        sa.Column("name", sa.String(), nullable=True),
-        sa.Column("state", sa.String(), nullable=False),
-        sa.Column("target", sa.String(), nullable=False),
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("tenant_id", TEXT, nullable=False),
+        sa.Column("project_id", TEXT, nullable=False),
+        sa.Column("user_id", TEXT, nullable=False),
+        sa.Column("class_id", TEXT, nullable=False),
+        sa.Column("name", TEXT, nullable=True),
+        sa.Column("state", TEXT, nullable=False),
+        sa.Column("target", TEXT, nullable=False),
         sa.Column("version", BIG, nullable=False),
         sa.Column("priority", BIG, nullable=False),
-        sa.Column("tier", sa.String(), nullable=False),
-        sa.Column("flavors", sa.String(), nullable=False),
+        sa.Column("tier", TEXT, nullable=False),
+        sa.Column("flavors", TEXT, nullable=False),
         sa.Column("replicas", BIG, nullable=False),
         sa.Column("slices_per_replica", BIG, nullable=False),
         sa.Column("milli_gpu_per_slice", BIG, nullable=False),
         sa.Column("cpu_milli_per_replica", BIG, nullable=False),
         sa.Column("memory_bytes_per_replica", BIG, nullable=False),
         sa.Column("limit_ms", BIG, nullable=False),
-        sa.Column("entrypoint", sa.String(), nullable=False),
-        sa.Column("environment", sa.String(), nullable=False),
-        sa.Column("archive_sha256", sa.String(), nullable=True),
-        sa.Column("requirements", sa.String(), nullable=True),
+        sa.Column("entrypoint", TEXT, nullable=False),
+        sa.Column("environment", TEXT, nullable=False),
+        sa.Column("archive_sha256", TEXT, nullable=True),
+        sa.Column("requirements", TEXT, nullable=True),
         sa.Column("maximum_attempts", BIG, nullable=False),
         sa.Column("attempt", BIG, nullable=False),
         sa.Column("submitted_at_ms", BIG, nullable=False),
         sa.Column("started_at_ms", BIG, nullable=True),
         sa.Column("ended_at_ms", BIG, nullable=True),
         sa.Column("exit_code", BIG, nullable=True),
-        sa.Column("failure_class", sa.String(), nullable=True),
-        sa.Column("message", sa.String(), nullable=True),
-        sa.Column("progress", sa.String(), nullable=True),
+        sa.Column("failure_class", TEXT, nullable=True),
+        sa.Column("message", TEXT, nullable=True),
+        sa.Column("progress", TEXT, nullable=True),
+        sa.CheckConstraint(
+            "state IN ('cancelled', 'failed', 'held', 'queued', 'running', 'starting', 'succeeded')", name="job_state_known"
+        ),
+        sa.CheckConstraint("target IN ('cancel', 'run')", name="job_target_known"),
         sa.CheckConstraint("attempt >= 0", name="job_attempt_not_negative"),
         sa.CheckConstraint("limit_ms > 0", name="job_has_limit"),
         sa.CheckConstraint("replicas >= 1", name="job_has_replicas"),
@@ -373,54 +391,43 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_job_class_id"), ["class_id"], unique=False)
         batch_op.create_index("job_by_tenant", ["tenant_id", "seq"], unique=False)
         batch_op.create_index("job_open", ["state", "seq"], unique=False)
+        batch_op.create_index(
+            "job_open_by_tenant",
+            ["tenant_id"],
+            unique=False,
+            sqlite_where=sa.text("state IN ('held', 'queued', 'running', 'starting')"),
+            postgresql_where=sa.text("state IN ('held', 'queued', 'running', 'starting')"),
+        )
 
     op.create_table(
-        "attempt",
-        sa.Column("job_id", sa.String(), nullable=False),
-        sa.Column("number", BIG, nullable=False),
-        sa.Column("lease_id", sa.String(), nullable=False),
-        sa.Column("created_at_ms", BIG, nullable=False),
-        sa.Column("started_at_ms", BIG, nullable=True),
-        sa.Column("ended_at_ms", BIG, nullable=True),
-        sa.Column("outcome", sa.String(), nullable=True),
-        sa.Column("exit_code", BIG, nullable=True),
-        sa.Column("failure_class", sa.String(), nullable=True),
-        sa.Column("message", sa.String(), nullable=True),
-        sa.ForeignKeyConstraint(
-            ["job_id"],
-            ["job.id"],
-        ),
-        sa.PrimaryKeyConstraint("job_id", "number"),
-        sa.UniqueConstraint("lease_id"),
-    )
-    op.create_table(
         "lease",
-        sa.Column("id", sa.String(), nullable=False),
-        sa.Column("job_id", sa.String(), nullable=False),
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("job_id", TEXT, nullable=False),
         sa.Column("attempt", BIG, nullable=False),
-        sa.Column("tenant_id", sa.String(), nullable=False),
-        sa.Column("project_id", sa.String(), nullable=False),
-        sa.Column("user_id", sa.String(), nullable=False),
-        sa.Column("flavor", sa.String(), nullable=True),
+        sa.Column("tenant_id", TEXT, nullable=False),
+        sa.Column("project_id", TEXT, nullable=False),
+        sa.Column("user_id", TEXT, nullable=False),
+        sa.Column("flavor", TEXT, nullable=True),
         sa.Column("slices", BIG, nullable=False),
         sa.Column("milli_gpu", BIG, nullable=False),
-        sa.Column("target", sa.String(), nullable=False),
-        sa.Column("stop_cause", sa.String(), nullable=True),
+        sa.Column("target", TEXT, nullable=False),
+        sa.Column("stop_cause", TEXT, nullable=True),
         sa.Column("stop_requested_at_ms", BIG, nullable=True),
-        sa.Column("token", sa.String(), nullable=False),
+        sa.Column("token", TEXT, nullable=False),
         sa.Column("limit_ms", BIG, nullable=False),
         sa.Column("grace_ms", BIG, nullable=False),
-        sa.Column("handle", sa.String(), nullable=True),
+        sa.Column("handle", TEXT, nullable=True),
         sa.Column("granted_at_ms", BIG, nullable=False),
         sa.Column("running_at_ms", BIG, nullable=True),
         sa.Column("ended_at_ms", BIG, nullable=True),
         sa.Column("released_at_ms", BIG, nullable=True),
-        sa.Column("end_cause", sa.String(), nullable=True),
-        sa.Column("failure_class", sa.String(), nullable=True),
+        sa.Column("end_cause", TEXT, nullable=True),
+        sa.Column("failure_class", TEXT, nullable=True),
         sa.Column("rated_at_ms", BIG, nullable=True),
         sa.CheckConstraint("ended_at_ms IS NULL OR ended_at_ms >= granted_at_ms", name="lease_ends_after_grant"),
         sa.CheckConstraint("released_at_ms IS NULL OR ended_at_ms IS NOT NULL", name="lease_ended_before_release"),
         sa.CheckConstraint("released_at_ms IS NULL OR released_at_ms >= ended_at_ms", name="lease_released_after_end"),
+        sa.CheckConstraint("running_at_ms IS NULL OR running_at_ms >= granted_at_ms", name="lease_runs_after_grant"),
         sa.ForeignKeyConstraint(
             ["flavor"],
             ["flavor.name"],
@@ -447,11 +454,18 @@ def upgrade() -> None:
     with op.batch_alter_table("lease", schema=None) as batch_op:
         batch_op.create_index("lease_by_tenant", ["tenant_id", "granted_at_ms"], unique=False)
         batch_op.create_index("lease_open", ["released_at_ms"], unique=False)
+        batch_op.create_index(
+            "lease_running_once",
+            ["job_id"],
+            unique=True,
+            sqlite_where=sa.text("ended_at_ms IS NULL"),
+            postgresql_where=sa.text("ended_at_ms IS NULL"),
+        )
         batch_op.create_index("lease_to_rate", ["rated_at_ms", "ended_at_ms"], unique=False)
 
     op.create_table(
         "log_chunk",
-        sa.Column("job_id", sa.String(), nullable=False),
+        sa.Column("job_id", TEXT, nullable=False),
         sa.Column("attempt", BIG, nullable=False),
         sa.Column("start_offset", BIG, nullable=False),
         sa.Column("data", sa.LargeBinary(), nullable=False),
@@ -462,10 +476,33 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("job_id", "attempt", "start_offset"),
     )
     op.create_table(
+        "attempt",
+        sa.Column("job_id", TEXT, nullable=False),
+        sa.Column("number", BIG, nullable=False),
+        sa.Column("lease_id", TEXT, nullable=False),
+        sa.Column("created_at_ms", BIG, nullable=False),
+        sa.Column("started_at_ms", BIG, nullable=True),
+        sa.Column("ended_at_ms", BIG, nullable=True),
+        sa.Column("outcome", TEXT, nullable=True),
+        sa.Column("exit_code", BIG, nullable=True),
+        sa.Column("failure_class", TEXT, nullable=True),
+        sa.Column("message", TEXT, nullable=True),
+        sa.ForeignKeyConstraint(
+            ["job_id"],
+            ["job.id"],
+        ),
+        sa.ForeignKeyConstraint(
+            ["lease_id"],
+            ["lease.id"],
+        ),
+        sa.PrimaryKeyConstraint("job_id", "number"),
+        sa.UniqueConstraint("lease_id"),
+    )
+    op.create_table(
         "lease_node",
-        sa.Column("lease_id", sa.String(), nullable=False),
-        sa.Column("node_id", sa.String(), nullable=False),
-        sa.Column("role", sa.String(), nullable=False),
+        sa.Column("lease_id", TEXT, nullable=False),
+        sa.Column("node_id", TEXT, nullable=False),
+        sa.Column("role", TEXT, nullable=False),
         sa.Column("cpu_milli", BIG, nullable=False),
         sa.Column("memory_bytes", BIG, nullable=False),
         sa.Column("is_gone", sa.Boolean(), nullable=False),
@@ -484,14 +521,14 @@ def upgrade() -> None:
 
     op.create_table(
         "lease_slice",
-        sa.Column("lease_id", sa.String(), nullable=False),
+        sa.Column("lease_id", TEXT, nullable=False),
         sa.Column("ordinal", BIG, nullable=False),
         sa.Column("replica", BIG, nullable=False),
-        sa.Column("node_id", sa.String(), nullable=False),
-        sa.Column("device_id", sa.String(), nullable=False),
-        sa.Column("mode", sa.String(), nullable=False),
+        sa.Column("node_id", TEXT, nullable=False),
+        sa.Column("device_id", TEXT, nullable=False),
+        sa.Column("mode", TEXT, nullable=False),
         sa.Column("milli_gpu", BIG, nullable=False),
-        sa.Column("profile", sa.String(), nullable=True),
+        sa.Column("profile", TEXT, nullable=True),
         sa.Column("start_cell", BIG, nullable=False),
         sa.ForeignKeyConstraint(
             ["device_id"],
@@ -512,23 +549,23 @@ def upgrade() -> None:
 
     op.create_table(
         "usage_line",
-        sa.Column("id", sa.String(), nullable=False),
-        sa.Column("kind", sa.String(), nullable=False),
-        sa.Column("corrects", sa.String(), nullable=True),
-        sa.Column("lease_id", sa.String(), nullable=False),
-        sa.Column("tenant_id", sa.String(), nullable=False),
-        sa.Column("project_id", sa.String(), nullable=False),
-        sa.Column("user_id", sa.String(), nullable=False),
-        sa.Column("job_id", sa.String(), nullable=False),
-        sa.Column("flavor", sa.String(), nullable=True),
+        sa.Column("id", TEXT, nullable=False),
+        sa.Column("kind", TEXT, nullable=False),
+        sa.Column("corrects", TEXT, nullable=True),
+        sa.Column("lease_id", TEXT, nullable=False),
+        sa.Column("tenant_id", TEXT, nullable=False),
+        sa.Column("project_id", TEXT, nullable=False),
+        sa.Column("user_id", TEXT, nullable=False),
+        sa.Column("job_id", TEXT, nullable=False),
+        sa.Column("flavor", TEXT, nullable=True),
         sa.Column("start_ms", BIG, nullable=False),
         sa.Column("end_ms", BIG, nullable=False),
         sa.Column("milli_gpu", BIG, nullable=False),
         sa.Column("milli_gpu_ms", BIG, nullable=False),
-        sa.Column("price_id", sa.String(), nullable=True),
+        sa.Column("price_id", TEXT, nullable=True),
         sa.Column("units_per_hour", BIG, nullable=False),
         sa.Column("slices", BIG, nullable=False),
-        sa.Column("currency", sa.String(), nullable=False),
+        sa.Column("currency", TEXT, nullable=False),
         sa.Column("amount_units", BIG, nullable=False),
         sa.Column("created_at_ms", BIG, nullable=False),
         sa.CheckConstraint("end_ms >= start_ms", name="usage_line_not_backwards"),
@@ -544,10 +581,10 @@ def upgrade() -> None:
 
     op.create_table(
         "device_claim",
-        sa.Column("device_id", sa.String(), nullable=False),
+        sa.Column("device_id", TEXT, nullable=False),
         sa.Column("cell", BIG, nullable=False),
-        sa.Column("mode", sa.String(), nullable=False),
-        sa.Column("lease_id", sa.String(), nullable=False),
+        sa.Column("mode", TEXT, nullable=False),
+        sa.Column("lease_id", TEXT, nullable=False),
         sa.Column("ordinal", BIG, nullable=False),
         sa.CheckConstraint("mode <> 'whole' OR cell = 0", name="claim_of_whole_device_is_cell_zero"),
         sa.CheckConstraint("cell >= 0", name="claim_cell_not_negative"),
@@ -577,15 +614,23 @@ def downgrade() -> None:
         batch_op.drop_index("lease_node_by_node")
 
     op.drop_table("lease_node")
+    op.drop_table("attempt")
     op.drop_table("log_chunk")
     with op.batch_alter_table("lease", schema=None) as batch_op:
         batch_op.drop_index("lease_to_rate")
+        batch_op.drop_index(
+            "lease_running_once", sqlite_where=sa.text("ended_at_ms IS NULL"), postgresql_where=sa.text("ended_at_ms IS NULL")
+        )
         batch_op.drop_index("lease_open")
         batch_op.drop_index("lease_by_tenant")
 
     op.drop_table("lease")
-    op.drop_table("attempt")
     with op.batch_alter_table("job", schema=None) as batch_op:
+        batch_op.drop_index(
+            "job_open_by_tenant",
+            sqlite_where=sa.text("state IN ('held', 'queued', 'running', 'starting')"),
+            postgresql_where=sa.text("state IN ('held', 'queued', 'running', 'starting')"),
+        )
         batch_op.drop_index("job_open")
         batch_op.drop_index("job_by_tenant")
         batch_op.drop_index(batch_op.f("ix_job_class_id"))
@@ -601,6 +646,11 @@ def downgrade() -> None:
     op.drop_table("api_key")
     op.drop_table("project")
     op.drop_table("blob")
+    with op.batch_alter_table("account", schema=None) as batch_op:
+        batch_op.drop_index(
+            "account_name_without_tenant", sqlite_where=sa.text("tenant_id IS NULL"), postgresql_where=sa.text("tenant_id IS NULL")
+        )
+
     op.drop_table("account")
     op.drop_table("tenant")
     with op.batch_alter_table("quota", schema=None) as batch_op:
