@@ -17,12 +17,13 @@ from typing import Any, Protocol
 
 import structlog
 
-from agents import idleness
+from agents import idleness, shares
 from agents.devices import Device, DeviceError, DeviceSet
 from agents.link import Link, LinkDownError, LinkRefusedError
 from agents.reporting import Backoff
 from agents.sandbox.spec import EventKind, LeaseSpec, SandboxError, SandboxEvent, SandboxHandle
 from agents.settings import AgentSettings
+from agents.shares import Machine
 from agents.spool import Spool
 from agents.telemetry import LeasedSlice, LeaseTableError, Telemetry
 from domain.slices import DeviceHealth
@@ -155,6 +156,7 @@ class LeaseRun:
 
     async def _prepare(self) -> LeaseSpec:
         asked, settings = self.assignment, self._around.settings
+        machine = Machine(settings.machine_cpu_milli, settings.machine_memory_bytes, len(self._around.devices))
         folder = inputs_dir(settings)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         archive = requirements = None
@@ -172,8 +174,8 @@ class LeaseRun:
             device_uuids=tuple(item.device_uuid for item in asked.slices),
             device_indices=tuple(item.device_index for item in asked.slices),
             is_simulated=any(device.is_simulated for device in self._around.devices.values()),
-            cpu_milli=asked.cpu_milli,
-            memory_bytes=asked.memory_bytes,
+            cpu_milli=shares.cpu_milli(asked, machine),
+            memory_bytes=shares.memory_bytes(asked, machine),
             replicas=asked.replicas,
             gpus_per_replica_milli_gpu=asked.gpus_per_replica * 1_000,
             entrypoint=tuple(asked.entrypoint),

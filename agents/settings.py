@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from agents.device_selection import DeviceSettings
 from agents.sandbox.spec import Isolation
 
@@ -48,3 +50,13 @@ class AgentSettings:
     stop_seconds_maximum: float = 25.0  # for all leases to end when the agent is stopped; what is left is killed; nobody needs to
     flush_seconds_maximum: float = 5.0  # for the last reports to leave when the agent is stopped; the rest waits in the spool
     checkpoints_kept_ms: int = 30 * DAY_MS  # since a job last wrote to its checkpoint directory here; operators of small disks
+
+    @property
+    def machine_cpu_milli(self) -> int:
+        """Milli-CPU that leases share."""
+        return self.cpu_milli or (psutil.cpu_count() or 1) * 1_000
+
+    @property
+    def machine_memory_bytes(self) -> int:
+        """Memory in bytes that leases share."""
+        return self.memory_bytes or psutil.virtual_memory().total
