@@ -1,19 +1,27 @@
 """The application: routes, problems, limits and metrics around one store.
 
 `create_app` is the only way to make one; there is no global state. What handlers share hangs on `app.state`: store, settings,
-authenticator, catalogs, measures. The composition root serves it; tests call it directly.
+authenticator, catalogs, the shared watch, uploads, streams, measures. The composition root serves it; tests call it directly.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
 from fastapi import FastAPI
 
-from api import problems
+from api import openapi, problems, upkeep
+from api.archives import Uploads
 from api.auth import Authenticator
 from api.catalog import Catalogs
+from api.changes import Changes
 from api.edge import Edge, Measures
 from api.routes import agents, archives, estimates, fleet, health, jobs, people, quotas, streams, tenants, usage
+from api.routing import Route
 from api.settings import ApiSettings
+from api.streams import OpenStreams
 from store.engine import Store
 
 # In order of use: a request is matched against one after the other.
@@ -41,18 +49,38 @@ def create_app(store: Store, settings: ApiSettings) -> FastAPI:
         docs_url=None,  # the pages would load their scripts from elsewhere
         redoc_url=None,
         openapi_url="/v1/openapi.json",
+        redirect_slashes=False,  # a redirect would be built from a header that the client sent
+        generate_unique_id_function=openapi.operation_id,
+        lifespan=_lifespan,
     )
     measures = Measures()
     app.state.store = store
     app.state.settings = settings
     app.state.authenticator = Authenticator(store, settings)
     app.state.catalogs = Catalogs(store, settings)
+    app.state.changes = Changes(store)
+    app.state.uploads = Uploads(settings)
+    app.state.streams = OpenStreams(settings)
     app.state.estimates_rate = estimates.RateLimit(settings.estimates_per_minute)
+    app.state.estimates_at_once = asyncio.Semaphore(settings.estimates_at_once)
     app.state.measures = measures
     app.state.is_stopping = False  # set by whoever serves the application when it is told to stop
-    app.state.open_streams = 0
     problems.install(app)
     for router in ROUTERS:
         app.include_router(router)
+    openapi.install(app, [route for router in ROUTERS for route in router.routes if isinstance(route, Route)])
     app.add_middleware(Edge, measures=measures, body_bytes_maximum=settings.body_bytes_maximum)
     return app
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    task = asyncio.create_task(upkeep.run(app.state.store, app.state.uploads))
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        await app.state.changes.close()
+        app.state.uploads.close()

@@ -1,32 +1,35 @@
 """Archives of working directories: taken in, judged before acceptance, and kept as files named by their hash.
 
-Owns the files below `archives_dir`. An archive is a gzipped tar of plain files and directories with relative paths. It is judged by reading
-it as a stream, never by unpacking it: a member that would leave the directory, any kind of link or device, and anything that grows beyond
-named limits is refused. The file is synced and renamed into place before its row is written. api/routes/archives.py calls this.
+Owns the files below `archives_dir` and how many are received at once. A body is written, hashed and judged in threads of this module's
+own, so that a large one holds up no other request; the file is synced and renamed into place before its row is written. What a crash left
+behind is swept at the next start. api/routes/archives.py calls this; the judgement is archive_judge.py.
 """
 
 from __future__ import annotations
 
-import gzip
+import asyncio
 import hashlib
 import os
 import secrets
-import tarfile
-import zlib
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import NoReturn
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, TypeVar
 
-from api.problems import TooLargeError
-from api.settings import ArchiveLimits
+from api import archive_judge, clock
+from api.problems import TooLargeError, TooManyRequestsError, UnreadableError
+from api.settings import ApiSettings
 from store.errors import InvalidError
 
-READ_BYTES = 1 << 16
-HEADER_BYTES_MAXIMUM = 1 << 20  # of one member; tarfile keeps long names and pax headers in memory
+T = TypeVar("T")
+
+BLOCK_BYTES = 1 << 20  # written and hashed at once
 FILE_MODE = 0o600
 DIRECTORY_MODE = 0o700
-NAME_SHOWN_MAXIMUM = 200
+RETRY_SECONDS = 5
+PART_SUFFIX = ".part"
 
 
 def path_of(directory: Path, tenant_id: str, sha256: str) -> Path:
@@ -34,101 +37,122 @@ def path_of(directory: Path, tenant_id: str, sha256: str) -> Path:
     return directory / tenant_id / sha256
 
 
-async def receive(chunks: AsyncIterator[bytes], target: Path, *, limits: ArchiveLimits) -> str:
-    """Write a body to a new file `target`, synced; return its SHA-256. TooLargeError as soon as it is over the limit."""
-    digest = hashlib.sha256()
-    size = 0
-    with target.open("xb") as file:
-        os.fchmod(file.fileno(), FILE_MODE)
-        async for chunk in chunks:
-            size += len(chunk)
-            if size > limits.compressed_bytes_maximum:
-                raise too_large(limits)
-            digest.update(chunk)
-            file.write(chunk)
-        file.flush()
-        os.fsync(file.fileno())
-    return digest.hexdigest()
+class Uploads:
+    """Takes archives in."""
+
+    def __init__(self, settings: ApiSettings) -> None:
+        self._settings = settings
+        self._directory = settings.archives_dir
+        self._under_way: Counter[str] = Counter()
+        self._threads = ThreadPoolExecutor(settings.archive.uploads_maximum, "archives")
+
+    async def take(self, chunks: AsyncIterator[bytes], tenant_id: str, sha256: str) -> int:
+        """Keep a body under its hash and return its size in bytes; refused bodies leave nothing behind."""
+        with self._place(tenant_id):
+            part = self._directory / tenant_id / f".{secrets.token_hex(8)}{PART_SUFFIX}"
+            try:
+                received = await self._receive(chunks, part)
+                if received != sha256:
+                    raise InvalidError("archive_hash_differs", f"the body's SHA-256 is {received}", field="sha256", limit=sha256)
+                return await self._in_thread(lambda: self._judge_and_keep(part, path_of(self._directory, tenant_id, sha256)))
+            finally:
+                await self._in_thread(lambda: part.unlink(missing_ok=True))
+
+    def check_size(self, declared: str) -> None:
+        """Refuse a body that says that it is too large, before any of it is read."""
+        if declared.isdigit() and int(declared) > self._settings.archive.compressed_bytes_maximum:
+            raise self._too_large()
+
+    def close(self) -> None:
+        """End the threads."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def sweep(self) -> None:
+        """Delete what uploads left behind that a crash interrupted: parts older than any upload can be. Blocking."""
+        oldest_seconds = clock.now_ms() / 1_000 - 2 * self._settings.archive.upload_seconds_maximum
+        for part in self._directory.glob(f"*/.*{PART_SUFFIX}"):
+            if part.stat().st_mtime < oldest_seconds:
+                part.unlink(missing_ok=True)
+
+    @contextmanager
+    def _place(self, tenant_id: str) -> Iterator[None]:
+        limits = self._settings.archive
+        for name, count, maximum in (
+            ("uploads_maximum", self._under_way.total(), limits.uploads_maximum),
+            ("uploads_per_tenant_maximum", self._under_way[tenant_id], limits.uploads_per_tenant_maximum),
+        ):
+            if count >= maximum:
+                message = f"{name} = {maximum} archives are being received already"
+                raise TooManyRequestsError("too_many_uploads", message, limit=maximum, retry_after_seconds=RETRY_SECONDS)
+        self._under_way[tenant_id] += 1
+        try:
+            yield
+        finally:
+            self._under_way[tenant_id] -= 1
+            if not self._under_way[tenant_id]:
+                del self._under_way[tenant_id]
+
+    async def _receive(self, chunks: AsyncIterator[bytes], part: Path) -> str:
+        """Write a body to a new file, synced; return its SHA-256. Refuses it as soon as it is over the limit."""
+        limits = self._settings.archive
+        digest = hashlib.sha256()
+        file = await self._in_thread(lambda: _create(part))
+        try:
+            async with asyncio.timeout(limits.upload_seconds_maximum):
+                size, block = 0, bytearray()
+                async for chunk in chunks:
+                    size += len(chunk)
+                    if size > limits.compressed_bytes_maximum:
+                        raise self._too_large()
+                    block += chunk
+                    if len(block) >= BLOCK_BYTES:
+                        await self._in_thread(_writing(file, digest, bytes(block)))
+                        block.clear()
+            await self._in_thread(_writing(file, digest, bytes(block), is_last=True))
+        except TimeoutError:
+            limit = limits.upload_seconds_maximum
+            raise UnreadableError(408, "upload_too_slow", f"the archive was not here after {limit:.0f} s", limit=limit) from None
+        finally:
+            file.close()
+        return digest.hexdigest()
+
+    def _judge_and_keep(self, part: Path, final: Path) -> int:
+        archive_judge.judge(part, limits=self._settings.archive)
+        size_bytes = part.stat().st_size
+        part.rename(final)
+        _sync_directory(final.parent)
+        return size_bytes
+
+    def _too_large(self) -> TooLargeError:
+        maximum = self._settings.archive.compressed_bytes_maximum
+        return TooLargeError("archive_too_large", f"the archive is larger than {maximum} bytes", field="body", limit=maximum)
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
 
-def too_large(limits: ArchiveLimits) -> TooLargeError:
-    """Return the refusal of an archive with too many bytes."""
-    maximum = limits.compressed_bytes_maximum
-    return TooLargeError("archive_too_large", f"the archive is larger than {maximum} bytes", field="body", limit=maximum)
+def _create(part: Path) -> BinaryIO:
+    part.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, FILE_MODE)
+    return os.fdopen(descriptor, "wb", buffering=0)
 
 
-def temporary_path(directory: Path, tenant_id: str) -> Path:
-    """Return a new name beside the place where a tenant's archives lie, and make the directory."""
-    place = directory / tenant_id
-    place.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
-    return place / f".{secrets.token_hex(8)}.part"
+def _writing(file: BinaryIO, digest: hashlib._Hash, block: bytes, *, is_last: bool = False) -> Callable[[], None]:
+    def write() -> None:
+        digest.update(block)
+        rest = memoryview(block)
+        while rest:
+            rest = rest[file.write(rest) :]
+        if is_last:
+            os.fsync(file.fileno())
+
+    return write
 
 
-def keep(temporary: Path, final: Path) -> None:
-    """Move a judged archive to its name and make the move durable."""
-    temporary.rename(final)
-    descriptor = os.open(final.parent, os.O_RDONLY | os.O_DIRECTORY)
+def _sync_directory(directory: Path) -> None:
+    """Make a rename durable."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@dataclass
-class _Counted:
-    """Reads a file and counts what came out of decompression, so that a bomb is refused while it unfolds."""
-
-    source: gzip.GzipFile
-    compressed_bytes: int
-    limits: ArchiveLimits
-    unpacked_bytes: int = 0
-    next_member_bytes: int = HEADER_BYTES_MAXIMUM  # the next member's header must have ended by here
-
-    def read(self, size: int = READ_BYTES) -> bytes:
-        """Return the next bytes; InvalidError when there are more than the limits allow."""
-        data = self.source.read(min(size, READ_BYTES) if size >= 0 else READ_BYTES)
-        self.unpacked_bytes += len(data)
-        if self.unpacked_bytes > self.limits.unpacked_bytes_maximum:
-            _refuse("archive_unpacks_too_large", "unpacks to more than is allowed", self.limits.unpacked_bytes_maximum)
-        if self.unpacked_bytes > self.next_member_bytes + READ_BYTES:
-            _refuse("archive_header_too_large", "has a member whose header is too large", HEADER_BYTES_MAXIMUM)
-        is_large = self.unpacked_bytes > self.limits.ratio_floor_bytes
-        if is_large and self.unpacked_bytes > self.limits.ratio_maximum * self.compressed_bytes:
-            _refuse("archive_ratio", "unpacks to too many times its size", self.limits.ratio_maximum)
-        return data
-
-
-def judge(path: Path, *, limits: ArchiveLimits) -> None:
-    """Raise InvalidError unless the file is a gzipped tar that can be unpacked safely within the limits. Blocking; reads it once."""
-    with gzip.open(path, "rb") as unzipped:
-        counted = _Counted(unzipped, path.stat().st_size, limits)
-        try:
-            with tarfile.open(fileobj=counted, mode="r|", bufsize=READ_BYTES) as archive:  # type: ignore[call-overload]
-                _judge_members(archive, counted, limits)
-        except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, UnicodeDecodeError, ValueError) as error:
-            _refuse("archive_malformed", f"is not a gzipped tar archive: {error}")
-
-
-def _judge_members(archive: tarfile.TarFile, counted: _Counted, limits: ArchiveLimits) -> None:
-    for count, member in enumerate(archive, start=1):
-        if count > limits.members_maximum:
-            _refuse("archive_too_many_members", "has too many members", limits.members_maximum)
-        _judge_member(member, limits)
-        counted.next_member_bytes = member.offset_data + member.size + HEADER_BYTES_MAXIMUM
-
-
-def _judge_member(member: tarfile.TarInfo, limits: ArchiveLimits) -> None:
-    shown = repr(member.name[:NAME_SHOWN_MAXIMUM])
-    if not (member.isfile() or member.isdir()):
-        _refuse("archive_member_kind", f"has a member {shown} that is neither a file nor a directory (links and devices are not taken)")
-    if member.issparse():
-        _refuse("archive_member_kind", f"has a sparse member {shown}")
-    path = PurePosixPath(member.name)
-    if path.is_absolute() or ".." in path.parts or "\\" in member.name or "\0" in member.name:
-        _refuse("archive_member_path", f"has a member {shown} that lies outside the directory")
-    if len(member.name) > limits.path_length_maximum:
-        _refuse("archive_member_path", f"has a member {shown} with too long a path", limits.path_length_maximum)
-
-
-def _refuse(code: str, what: str, limit: int | None = None) -> NoReturn:
-    raise InvalidError(code, f"the archive {what}" + (f"; the limit is {limit}" if limit is not None else ""), field="body", limit=limit)

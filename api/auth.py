@@ -2,7 +2,8 @@
 
 A key is `KEY_ID.SECRET`; only the SHA-256 of the secret is stored, which is enough for 256 random bits. Principals are remembered for a few
 seconds (a named setting), so a revocation made by another replica is seen after that time; one made here is seen at once. Expiry is checked
-at every request. Every failure gives the same answer: which part was wrong is nobody's business.
+at every request. Every failure gives the same answer, because which part was wrong is nobody's business; only who has the whole secret is
+told that it has expired.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 
 from api import clock
 from api.settings import ApiSettings
+from domain import ids
 from store.engine import Store
 from store.errors import ForbiddenError, RefusalError
 from store.identity import Principal, PrincipalByKey
@@ -26,7 +28,7 @@ _SCHEME = "bearer "
 
 
 class UnauthenticatedError(RefusalError):
-    """No key, or one that is unknown, wrong, expired or revoked."""
+    """No key, or one that is unknown, wrong, expired or revoked, or whose user is disabled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ class Authenticator:
         self._seconds = settings.key_cache_seconds
         self._maximum = settings.key_cache_maximum
         self._known: OrderedDict[str, tuple[float, Principal]] = OrderedDict()
+        self._forgotten = 0  # how often something was forgotten: a read that began before may not be remembered
 
     async def authenticate(self, header: str | None) -> Principal:
         """Return the principal; UnauthenticatedError, or ForbiddenError when its tenant is suspended."""
@@ -74,6 +77,7 @@ class Authenticator:
 
     def forget(self, key_id: str | None = None) -> None:
         """Forget a key, or all of them, so that the next request sees the rows as they are."""
+        self._forgotten += 1
         if key_id is None:
             self._known.clear()
         else:
@@ -84,10 +88,11 @@ class Authenticator:
         known = self._known.get(key_id)
         if known is not None and now - known[0] < self._seconds:
             return known[1]
+        forgotten = self._forgotten
         principal = await self._store.read(PrincipalByKey(key_id))
-        if principal is None:
+        if principal is None or self._forgotten != forgotten:
             self._known.pop(key_id, None)
-            return None
+            return principal
         self._known[key_id] = (now, principal)
         self._known.move_to_end(key_id)
         while len(self._known) > self._maximum:
@@ -99,7 +104,7 @@ def _parse(header: str | None) -> tuple[str, str]:
     if header is None or not header[: len(_SCHEME)].lower() == _SCHEME or len(header) > KEY_LENGTH_MAXIMUM:
         raise _refused()
     key_id, dot, secret = header[len(_SCHEME) :].strip().partition(".")
-    if not (key_id and dot and secret):
+    if not (dot and secret and ids.is_identifier(key_id)):
         raise _refused()
     return key_id, secret
 

@@ -1,7 +1,8 @@
-"""The outermost layer of the application: request identifiers, the body limit, and what is counted about every request.
+"""The outermost layer of the application: request identifiers, the body limit, headers of every answer, and what is counted.
 
 One pure ASGI middleware, because three wrapped ones would cost a tenth of a submit each. It knows no route; labels are route templates, so
-their number is bounded. Archives have a limit of their own and are let through.
+their number is bounded. Archives have a limit of their own and are let through. What no route could take is refused here: a null character
+in the path or the query, which no row can hold.
 """
 
 from __future__ import annotations
@@ -12,23 +13,19 @@ import time
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api import problems
+from api.problems import UnreadableError
 
 REQUEST_ID_BYTES = 8
 LATENCY_BUCKETS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+LENGTH_DIGITS_MAXIMUM = 18
 UNLIMITED_PREFIX = "/v1/archives/"
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
-
-
-class BodyTooLargeError(HTTPException):
-    """A body is over its limit. An HTTPException, because FastAPI turns other errors while reading a body into 400."""
-
-    def __init__(self, limit_bytes: int) -> None:
-        super().__init__(413, f"the body is larger than body_bytes_maximum = {limit_bytes} bytes")
-        self.limit_bytes = limit_bytes
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+# Of every answer: nothing here is to be guessed at, or kept by a browser.
+_HEADERS = ((b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store"))
 
 
 class Measures:
@@ -83,19 +80,32 @@ class Edge:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+                present = {name.lower() for name, _ in message["headers"]}
+                added = [header for header in _HEADERS if header[0] not in present]
+                message["headers"] = [*message["headers"], *added, (b"x-request-id", request_id.encode())]
             await send(message)
 
         try:
-            if scope["path"].startswith(UNLIMITED_PREFIX):
+            refusal = self._refusal(scope, headers)
+            if refusal is not None:
+                await _refuse(refusal, scope, receive, send_marked)
+            elif scope["path"].startswith(UNLIMITED_PREFIX):
                 await self._app(scope, receive, send_marked)
-            elif int(headers.get(b"content-length", b"0")) > self._maximum:
-                await self._refuse(scope, receive, send_marked)
             else:
-                limited = receive if b"content-length" in headers else self._limited(receive)
-                await self._app(scope, limited, send_marked)
+                is_known = b"content-length" in headers and b"transfer-encoding" not in headers
+                await self._app(scope, receive if is_known else self._limited(receive), send_marked)
         finally:
             self._count(scope, status, time.perf_counter() - began)
+
+    def _refusal(self, scope: Scope, headers: dict[bytes, bytes]) -> UnreadableError | None:
+        if "\0" in scope["path"] or b"%00" in scope["query_string"]:
+            return UnreadableError(400, "malformed_request", "the path or the query has a null character", field="path")
+        length = headers.get(b"content-length", b"0")
+        if not length.isdigit() or len(length) > LENGTH_DIGITS_MAXIMUM:
+            return UnreadableError(400, "malformed_request", "Content-Length: not a number", field="Content-Length")
+        if int(length) > self._maximum and not scope["path"].startswith(UNLIMITED_PREFIX):
+            return _too_large(self._maximum)
+        return None
 
     def _limited(self, receive: Receive) -> Receive:
         seen = 0
@@ -105,14 +115,10 @@ class Edge:
             message = await receive()
             seen += len(message.get("body", b""))
             if seen > self._maximum:
-                raise BodyTooLargeError(self._maximum)
+                raise _too_large(self._maximum)
             return message
 
         return receive_limited
-
-    async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
-        problem = problems.body_too_large(self._maximum, request_id=scope["terrace.request_id"])
-        await problems.response(problem, {"Connection": "close"})(scope, receive, send)
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
         route: Any = scope.get("route")
@@ -121,7 +127,13 @@ class Edge:
         self._measures.count(method, template, status, seconds)
 
 
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+async def _refuse(error: UnreadableError, scope: Scope, receive: Receive, send: Send) -> None:
+    problem = problems.of_unreadable(error, request_id=scope["terrace.request_id"])
+    await problems.response(problem, {"Connection": "close"})(scope, receive, send)
+
+
+def _too_large(limit_bytes: int) -> UnreadableError:
+    return UnreadableError(413, "body_too_large", f"the body is larger than body_bytes_maximum = {limit_bytes} bytes", limit=limit_bytes)
 
 
 def _request_id(sent: bytes | None) -> str:

@@ -12,7 +12,7 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 
-from api import replays
+from api import replays, routing
 from api.permissions import Needs
 from store.identity import Principal
 
@@ -23,19 +23,27 @@ async def read(request: Request, model: type[Body], needs: Needs) -> tuple[Princ
     """Return who asks, the Idempotency-Key and the body; refusals and RequestValidationError as elsewhere."""
     principal = await needs(request)
     key = replays.checked_key(request.headers.get("idempotency-key"))
+    routing.check_content_type(request)
     try:
         body = model.model_validate_json(await request.body())
     except ValidationError as error:
-        # The framework's own errors begin with where in the request they are.
-        errors = [{**item, "loc": ("body", *item["loc"])} for item in error.errors(include_url=False, include_input=False)]
-        raise RequestValidationError(errors) from error
+        raise _refusal(error) from error
     return principal, key, body
 
 
-def openapi(model: type[BaseModel]) -> dict[str, Any]:
-    """Return what a declared body and Idempotency-Key header would add to the route's OpenAPI operation."""
+def _refusal(error: ValidationError) -> Exception:
+    errors = error.errors(include_url=False, include_input=False)
+    if errors[0]["type"] == "json_invalid":
+        return routing.malformed_json(errors[0]["ctx"]["error"])
+    # The framework's own errors begin with where in the request they are.
+    return RequestValidationError([{**item, "loc": ("body", *item["loc"])} for item in errors])
+
+
+def openapi(model: type[BaseModel], needs: Needs) -> dict[str, Any]:
+    """Return what a declared body, gate and Idempotency-Key header would add to the route's OpenAPI operation."""
     reference = {"$ref": f"#/components/schemas/{model.__name__}"}
     return {
         "requestBody": {"required": True, "content": {"application/json": {"schema": reference}}},
         "parameters": [replays.KEY_PARAMETER],
+        "x-permissions": list(needs.permissions),
     }

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Sequence
-from typing import Annotated, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Query
 
@@ -33,9 +33,12 @@ def decode(cursor: str | None) -> str:
     if cursor is None:
         return ""
     try:
-        return base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError) as error:
+        key = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
+    except (binascii.Error, ValueError) as error:
         raise _refused() from error
+    if not key.isprintable():
+        raise _refused()
+    return key
 
 
 def decode_number(cursor: str | None) -> int | None:
@@ -46,6 +49,13 @@ def decode_number(cursor: str | None) -> int | None:
     if not (text.isascii() and text.isdigit() and len(text) <= 18):
         raise _refused()
     return int(text)
+
+
+def cut(items: Iterable[T], cursor: str | None, limit: int, *, key: Callable[[T], str], answer: Callable[[T], Any]) -> dict[str, Any]:
+    """Return the page of a short listing that was read whole: what comes after the cursor in order of `key`, which is unique."""
+    after = decode(cursor)
+    found = sorted((item for item in items if key(item) > after), key=key)[:limit]
+    return {"items": [answer(item) for item in found], "next_cursor": next_cursor(found, limit, key)}
 
 
 def next_cursor(items: Sequence[T], limit: int, key: Callable[[T], str | int]) -> str | None:

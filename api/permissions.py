@@ -17,7 +17,8 @@ from store.identity import Principal
 GRANTS_KEPT = 1_024
 
 _TENANT_READ = {
-    "jobs:read", "projects:read", "flavors:read", "prices:read", "quotas:read", "usage:read", "events:read", "keys:own", "tenants:read",
+    "jobs:read", "logs:read", "projects:read", "flavors:read", "prices:read", "quotas:read", "usage:read", "events:read", "keys:own",
+    "tenants:read",
 }  # fmt: skip
 _TENANT_WORK = _TENANT_READ | {"jobs:write", "archives:write", "estimates:write"}
 _FLEET_READ = {"nodes:read", "flavors:read", "prices:read", "quotas:read", "tenants:read", "projects:read", "usage:read", "keys:own"}
@@ -30,8 +31,8 @@ ROLE_PERMISSIONS: dict[str, frozenset[str]] = {
     "operator": frozenset(
         _FLEET_READ
         | {
-            "jobs:read", "jobs:cancel_any", "events:read", "tenants:write", "projects:write", "users:read", "users:write", "keys:write",
-            "nodes:write", "prices:write", "quotas:write",
+            "jobs:read", "jobs:cancel_any", "logs:read", "events:read", "tenants:write", "projects:write", "users:read", "users:write",
+            "keys:write", "nodes:write", "prices:write", "quotas:write",
         }
     ),
     "node": frozenset({"agents:speak"}),
@@ -55,8 +56,28 @@ def granted(role: str, scopes: tuple[str, ...]) -> frozenset[str]:
     return frozenset(item for item in ROLE_PERMISSIONS.get(role, ()) if any(scope_covers(scope, item) for scope in scopes))
 
 
-class Needs:
-    """A dependency: the request's principal, when its key grants one of the permissions; ForbiddenError otherwise."""
+class Gate:
+    """A dependency: the request's principal, whatever it may do. Asked once per request, before the body is read (routing.py)."""
+
+    permissions: tuple[str, ...] = ()
+
+    async def __call__(self, request: Request) -> Principal:
+        """Return the principal; UnauthenticatedError, ForbiddenError."""
+        admitted: dict[Gate, Principal] = request.scope.setdefault("terrace.admitted", {})
+        principal = admitted.get(self)
+        if principal is None:
+            authenticator: Authenticator = request.app.state.authenticator
+            principal = await authenticator.authenticate(request.headers.get("authorization"))
+            self.check(principal)
+            admitted[self] = principal
+        return principal
+
+    def check(self, principal: Principal) -> None:
+        """Let everybody in who has a key that works."""
+
+
+class Needs(Gate):
+    """The principal, when its key grants one of the permissions; ForbiddenError otherwise."""
 
     def __init__(self, *permissions: str) -> None:
         unknown = set(permissions) - PERMISSIONS
@@ -64,22 +85,15 @@ class Needs:
             raise ValueError(f"permissions: {sorted(unknown)} are granted to nobody")
         self.permissions = permissions
 
-    async def __call__(self, request: Request) -> Principal:
-        """Return the principal."""
-        authenticator: Authenticator = request.app.state.authenticator
-        principal = await authenticator.authenticate(request.headers.get("authorization"))
-        grants = granted(principal.role, principal.scopes)
-        if grants.isdisjoint(self.permissions):
+    def check(self, principal: Principal) -> None:
+        """Raise ForbiddenError for a key without these permissions."""
+        if granted(principal.role, principal.scopes).isdisjoint(self.permissions):
             raise ForbiddenError(
                 "permission_missing",
                 f"this needs the permission {' or '.join(self.permissions)}",
                 permission=self.permissions[0],
                 role=principal.role,
             )
-        return principal
 
 
-async def anyone(request: Request) -> Principal:
-    """A dependency: the request's principal, whatever it may do."""
-    authenticator: Authenticator = request.app.state.authenticator
-    return await authenticator.authenticate(request.headers.get("authorization"))
+anyone = Gate()

@@ -15,11 +15,14 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from api.auth import UnauthenticatedError
+from api.problem_codes import MEDIA_TYPE
 from store.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError, RefusalError, StaleError, StoreBusyError
+from store.postgres import OutcomeUnknownError
+from terrace.models.common import LINE_PATTERN, NAME_PATTERN, TEXT_PATTERN
 
-MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_SECONDS = 1
 ERRORS_MAXIMUM = 50
 
@@ -34,6 +37,15 @@ class TooLargeError(RefusalError):
     """A body is larger than its limit."""
 
 
+class UnreadableError(HTTPException):
+    """A body cannot be read. An HTTPException, because FastAPI turns other errors while reading a body into 400."""
+
+    def __init__(self, status: int, code: str, message: str, *, field: str = "body", limit: object = None) -> None:
+        super().__init__(status, message)
+        self.code = code
+        self.errors = [{"field": field, "message": message, "limit": limit}]
+
+
 STATUSES: tuple[tuple[type[RefusalError], HTTPStatus], ...] = (
     (UnauthenticatedError, HTTPStatus.UNAUTHORIZED),
     (ForbiddenError, HTTPStatus.FORBIDDEN),
@@ -44,10 +56,16 @@ STATUSES: tuple[tuple[type[RefusalError], HTTPStatus], ...] = (
     (InvalidError, HTTPStatus.UNPROCESSABLE_ENTITY),
     (TooManyRequestsError, HTTPStatus.TOO_MANY_REQUESTS),
     (StoreBusyError, HTTPStatus.SERVICE_UNAVAILABLE),
+    (OutcomeUnknownError, HTTPStatus.GATEWAY_TIMEOUT),
 )
 _RETRYABLE = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
 # What pydantic calls the limits of its constraints.
 _LIMIT_KEYS = ("ge", "gt", "le", "lt", "max_length", "min_length", "pattern", "expected", "multiple_of")
+_PATTERN_SENTENCES = {
+    NAME_PATTERN: "takes lower-case letters, digits and, inside, hyphens",
+    LINE_PATTERN: "takes one line of text without control characters",
+    TEXT_PATTERN: "takes text without null characters",
+}
 
 
 def status_of(error: RefusalError) -> HTTPStatus:
@@ -96,11 +114,9 @@ def response(problem: Mapping[str, Any], headers: Mapping[str, str] | None = Non
     return Response(to_json(problem, fallback=str), problem["status"], dict(headers or {}), MEDIA_TYPE)
 
 
-def body_too_large(limit_bytes: int, *, request_id: str | None = None) -> dict[str, Any]:
-    """Return the problem of a body over `body_bytes_maximum`."""
-    detail = f"the body is larger than body_bytes_maximum = {limit_bytes} bytes"
-    errors = [{"field": "body", "message": detail, "limit": limit_bytes}]
-    return body(413, "body_too_large", detail, errors=errors, data={"limit": limit_bytes}, request_id=request_id)
+def of_unreadable(error: UnreadableError, *, request_id: str | None = None) -> dict[str, Any]:
+    """Return the problem of a request that cannot be read."""
+    return body(error.status_code, error.code, error.detail, errors=error.errors, request_id=request_id)
 
 
 def field_path(location: Sequence[str | int]) -> str:
@@ -120,7 +136,8 @@ def validation_errors(errors: Sequence[Mapping[str, Any]]) -> list[dict[str, Any
     for error in errors[:ERRORS_MAXIMUM]:
         context = error.get("ctx", {})
         limit = next((context[key] for key in _LIMIT_KEYS if key in context), None)
-        answers.append({"field": field_path(error["loc"]), "message": error["msg"], "limit": limit})
+        message = _PATTERN_SENTENCES.get(str(limit), error["msg"])
+        answers.append({"field": field_path(error["loc"]), "message": message, "limit": limit})
     return answers
 
 
@@ -147,12 +164,17 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
 async def _on_http(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
-    limit_bytes = getattr(error, "limit_bytes", None)
-    if limit_bytes is not None:
-        return response(body_too_large(limit_bytes, request_id=_request_id(request)), {"Connection": "close"})
+    if isinstance(error, UnreadableError):
+        headers = {"Connection": "close"} if error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE else {}
+        return response(of_unreadable(error, request_id=_request_id(request)), headers)
     codes = {404: "route_not_found", 405: "method_not_allowed", 400: "malformed_request"}
     code = codes.get(error.status_code, "http_error")
     return response(body(error.status_code, code, str(error.detail), request_id=_request_id(request)), error.headers)
+
+
+async def _on_disconnect(request: Request, _error: Exception) -> Response:
+    """The client left while it was sending: nobody reads this, and it is no defect."""
+    return response(body(400, "malformed_request", "the client left", request_id=_request_id(request)))
 
 
 async def _on_defect(request: Request, error: Exception) -> Response:
@@ -165,4 +187,5 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RefusalError, _on_refusal)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
     app.add_exception_handler(Exception, _on_defect)

@@ -7,22 +7,23 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, TypeVar
+from dataclasses import dataclass
+from typing import Annotated, Any, NoReturn, TypeVar
 
 from fastapi import Header, Request, Response
-from pydantic import BaseModel
 from pydantic_core import to_json
 
-from api import clock, problems
+from api import clock, problem_codes, problems
 from store.commands import Command
 from store.engine import Store
-from store.errors import InvalidError, StaleError
+from store.errors import InvalidError, RefusalError, StaleError
 from store.idempotency import OnceOnly, Rendered
 from store.identity import Principal
 
 KEY_LENGTH_MAXIMUM = 255
 RACES_MAXIMUM = 3
 CREATED = 201
+REPLAYED = "Idempotency-Replayed"
 
 T = TypeVar("T")
 
@@ -53,7 +54,7 @@ async def create(
     *,
     key: str | None,
     command: Command[T],
-    answer: Callable[[T], BaseModel | Mapping[str, Any]],
+    answer: Callable[[T], Mapping[str, Any]],
     once: str | None = None,
 ) -> Response:
     """Run `command` once for this key and return its answer with 201. With `once`, a repetition gets 409 with that code instead."""
@@ -64,16 +65,40 @@ async def create(
         text = to_json(fields).decode()
         if once is None:
             return Rendered(CREATED, text)
-        problem = problems.body(409, once, "this answer is given once only; make another", data={"id": getattr(fields, "id", None)})
+        problem = problems.body(409, once, "this answer is given once only; make another", data={"id": fields["id"]})
         return Rendered(CREATED, text, repeated=(409, to_json(problem).decode()))
 
     route = f"{request.method} {request.scope['path']}"
     digest = hashlib.sha256(await request.body()).hexdigest() if key is not None else ""
     wrapped = OnceOnly(command, render, principal.user_id, key, route, body_sha256=digest, now_ms=clock.now_ms())
     answered = await _run(store, wrapped)
-    headers = {"Idempotency-Replayed": "true"} if answered.is_replayed else None
-    media_type = "application/json" if answered.status < 400 else problems.MEDIA_TYPE
+    headers = {REPLAYED: "true"} if answered.is_replayed else None
+    media_type = "application/json" if answered.status < 400 else problem_codes.MEDIA_TYPE
     return Response(answered.body, answered.status, headers, media_type)
+
+
+async def refused(request: Request, principal: Principal, *, key: str | None, refusal: RefusalError) -> Response:
+    """Return the first answer to this key; raise `refusal` when there is none.
+
+    For what is checked before the command runs: quotas and limits may have changed since a request was accepted, and sending it again must
+    still give its answer.
+    """
+    if key is None:
+        raise refusal
+    return await create(request, principal, key=key, command=_Refuse(refusal), answer=_nothing)
+
+
+@dataclass(frozen=True, slots=True)
+class _Refuse:
+    refusal: RefusalError
+
+    def execute(self, _connection: object, /) -> NoReturn:
+        """Refuse."""
+        raise self.refusal
+
+
+def _nothing(_result: NoReturn) -> Mapping[str, Any]:
+    return {}
 
 
 async def _run(store: Store, command: Command[T]) -> T:

@@ -21,6 +21,9 @@ class ArchiveLimits:
     ratio_maximum: int = 200  # unpacked bytes per compressed byte
     ratio_floor_bytes: int = 16 * MEBIBYTE  # below this much, any ratio is harmless
     path_length_maximum: int = 1_024
+    uploads_maximum: int = 16  # received at once in one process, each with a thread
+    uploads_per_tenant_maximum: int = 4  # of those, of one tenant
+    upload_seconds_maximum: float = 600.0  # of receiving one
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +38,15 @@ class ApiSettings:
     archive: ArchiveLimits = ArchiveLimits()
     open_jobs_maximum: int = 50_000  # of one tenant, not yet ended; operators
     estimates_per_minute: int = 120  # of one tenant; operators
+    estimates_at_once: int = 2  # in one process, the rest wait; nobody needs to
     key_cache_seconds: float = 5.0  # how long another replica's revocation may go unseen; security-minded operators
     key_cache_maximum: int = 10_000  # keys remembered at once; nobody needs to
     catalog_seconds: float = 2.0  # how old flavors, tiers, projects and quotas may be when a job is accepted; nobody needs to
     long_poll_seconds_maximum: float = 30.0  # of an agent's wait for assignments; operators behind impatient proxies
     stream_seconds_maximum: float = 3_600.0  # an event stream ends then and the client resumes; operators
     streams_maximum: int = 1_000  # event streams open at once in one process; operators
+    streams_per_tenant_maximum: int = 200  # of those, of one tenant (operators and finance together count as one); operators
+    stream_send_seconds_maximum: float = 30.0  # a stream whose reader does not read for so long ends; nobody needs to
     heartbeat_seconds: float = 15.0  # of silence before a stream sends a comment; operators behind impatient proxies
     log_bytes_per_attempt_maximum: int = 64 * MEBIBYTE  # output beyond is dropped; operators
 

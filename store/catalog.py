@@ -43,6 +43,7 @@ class TierTerms:
     maximum_limit_ms: int
     priority_minimum: int
     priority_maximum: int
+    grace_ms: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ Somebody else's object is reported as missing when a `tenant_id` narrows the que
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection, and_, bindparam, insert, select, update
 
@@ -231,6 +231,23 @@ class CreateUser:
             }  # fmt: skip
             connection.execute(insert(_user), values)
         return UserView(self.id, self.name, self.role, tenant_id, self.tenant, False, self.now_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class SetUser:
+    """Disable a user, so that none of its keys works, or enable it; `tenant_id` narrows to users of that tenant."""
+
+    id: str
+    is_disabled: bool | None
+    tenant_id: str | None = None
+
+    def execute(self, connection: Connection, /) -> UserView:
+        """Return the user as it is now; NotFoundError."""
+        user = UserById(self.id, self.tenant_id).fetch(connection)
+        if self.is_disabled is None:
+            return user
+        connection.execute(update(_user).where(_user.c.id == self.id).values(is_disabled=self.is_disabled))
+        return replace(user, is_disabled=self.is_disabled)
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,11 +105,12 @@ class Submitter:
 
 @dataclass(frozen=True, slots=True)
 class SubmitJobs:
-    """Accept all jobs or, by raising InvalidError, none. `jobs` are in the order of the request."""
+    """Accept all jobs or, by raising InvalidError, none. `jobs` are in the order of the request; in a batch a refusal names the position."""
 
     submitter: Submitter
     jobs: Sequence[NewJob]
     now_ms: int
+    is_batch: bool = False
 
     def execute(self, connection: Connection, /) -> list[JobView]:
         """Return the accepted jobs with the newest answers known for their classes."""
@@ -128,8 +129,9 @@ class SubmitJobs:
         found = set(connection.execute(_archives, {"tenant": self.submitter.tenant_id, "wanted": sorted(wanted)}).scalars())
         for position, job in enumerate(self.jobs):
             if job.archive_sha256 is not None and job.archive_sha256 not in found:
-                field = "archive_sha256" if len(self.jobs) == 1 else f"jobs[{position}].archive_sha256"
-                raise InvalidError("archive_not_found", "the archive was not uploaded; PUT it to /v1/archives/{sha256} first", field=field)
+                field = f"jobs[{position}].archive_sha256" if self.is_batch else "archive_sha256"
+                message = f"{field}: was not uploaded; PUT it to /v1/archives/{{sha256}} first"
+                raise InvalidError("archive_not_uploaded", message, field=field)
 
     @staticmethod
     def _answer(connection: Connection, key: ClassKey) -> ClassAnswer:

@@ -1,7 +1,7 @@
 """Estimates: what would happen to a job if it were submitted now. Nothing is kept.
 
-Runs the decision core itself on a snapshot from rows, so it is rate-limited per tenant. The amount is what a lease of the whole limit and
-grace would hold at the list price; the charge is what was used.
+Runs the decision core itself on a snapshot from rows, so it is rate-limited per tenant, and few run at once. The amount is what a lease
+of the whole limit and grace would hold at the list price; the charge is what was used.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import asyncio
 from collections import OrderedDict, deque
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import Depends, Request
 
-from api import answers, clock, submission
+from api import answers, clock, problem_codes, routing, submission
 from api.permissions import Needs
 from api.problems import TooManyRequestsError
 from billing.calc.rating import cost_units
@@ -24,7 +24,7 @@ from store.identity import Principal
 from store.jobs import NewJob
 from terrace.models.jobs import EstimateAnswer, JobSpec
 
-router = APIRouter(prefix="/v1/estimates", tags=["estimates"])
+router = routing.router("/v1/estimates", "estimates")
 
 WINDOW_SECONDS = 60.0
 TENANTS_MAXIMUM = 10_000
@@ -55,26 +55,22 @@ class RateLimit:
             self._times.popitem(last=False)
 
 
-@router.post("", response_model=EstimateAnswer)
+@router.post("", response_model=EstimateAnswer, responses=problem_codes.responses(*problem_codes.SUBMISSION, "estimates_rate"))
 async def estimate(request: Request, principal: Estimates, sent: JobSpec) -> Any:
     """Answer what the scheduler would say to this job now, and what it would hold of money at most."""
     state = request.app.state
     tenant_id = principal.tenant_id or ""
     state.estimates_rate.count(tenant_id)
-    catalogs = state.catalogs
-    prepared = submission.prepare(
-        [sent],
-        await catalogs.fleet(is_fresh=True),
-        await catalogs.tenant(tenant_id, is_fresh=True),
-        tenant_id=tenant_id,
-        is_batch=False,
-        new_id=clock.new_id,
-    )
+    catalog = await state.catalogs.fleet(is_fresh=True)
+    tenant = await state.catalogs.tenant(tenant_id, is_fresh=True)
+    job = submission.prepare([sent], catalog, tenant, tenant_id=tenant_id, is_batch=False, new_id=clock.new_id)[0]
     now_ms = clock.now_ms()
-    loaded = await state.store.read(scheduling.LoadSnapshot(now_ms, Policy(spans_nodes=False)))
-    outcome = await asyncio.to_thread(explain.explain, loaded.snapshot, _key(loaded, prepared[0], tenant_id))
+    async with state.estimates_at_once:
+        loaded = await state.store.read(scheduling.LoadSnapshot(now_ms, Policy(spans_nodes=False)))
+        outcome = await asyncio.to_thread(explain.explain, loaded.snapshot, _key(loaded, job, tenant_id))
     flavors = {item.name: item for item in await state.store.read(fleet.Flavors(state.settings.currency, now_ms))}
-    return _answer(state.settings.currency, prepared[0], outcome, flavors, now_ms)
+    held_ms = job.job_class.limit_ms + catalog.tiers[job.tier].grace_ms
+    return _answer(state.settings.currency, job, outcome, flavors, now_ms=now_ms, held_ms=held_ms)
 
 
 def _key(loaded: scheduling.Loaded, job: NewJob, tenant_id: str) -> ClassKey:
@@ -83,7 +79,9 @@ def _key(loaded: scheduling.Loaded, job: NewJob, tenant_id: str) -> ClassKey:
     return ClassKey(leaf, job.shape, job.job_class.limit_ms, job.job_class.priority, project_id)
 
 
-def _answer(currency: str, job: NewJob, outcome: explain.Estimate, flavors: dict[str, fleet.FlavorView], now_ms: int) -> dict[str, Any]:
+def _answer(
+    currency: str, job: NewJob, outcome: explain.Estimate, flavors: dict[str, fleet.FlavorView], *, now_ms: int, held_ms: int
+) -> dict[str, Any]:
     first = flavors.get(job.shape.flavors[0]) if job.shape.flavors else None
     per_hour = (first.price_units_per_hour or 0) if first else 0
     forecast = outcome.forecast
@@ -98,7 +96,7 @@ def _answer(currency: str, job: NewJob, outcome: explain.Estimate, flavors: dict
         if forecast
         else None,
         "currency": currency,
-        "hold_amount_units": cost_units(units_per_hour=per_hour, slices=job.shape.slices, length_ms=job.job_class.limit_ms),
+        "hold_amount_units": cost_units(units_per_hour=per_hour, slices=job.shape.slices, length_ms=held_ms),
         "price_units_per_hour": per_hour,
         "limit_seconds": -(-job.job_class.limit_ms // 1_000),
     }

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import Depends, Request, Response
 
-from api import answers, clock, pages, replays
+from api import answers, clock, pages, problem_codes, replays, routing
 from api.permissions import Needs
 from api.replays import IdempotencyKey
 from api.routes.agents import Agent, check_node
@@ -23,42 +23,46 @@ from terrace.models.agents import InventoryReport
 from terrace.models.common import Page
 from terrace.models.fleet import FlavorAnswer, NodeAnswer, NodeCreate, NodeSet, PriceAnswer, PriceCreate
 
-router = APIRouter(prefix="/v1", tags=["fleet"])
+router = routing.router("/v1", "fleet")
 
 ReadsNodes = Annotated[Principal, Depends(Needs("nodes:read"))]
 WritesNodes = Annotated[Principal, Depends(Needs("nodes:write"))]
 ReadsFlavors = Annotated[Principal, Depends(Needs("flavors:read"))]
 ReadsPrices = Annotated[Principal, Depends(Needs("prices:read"))]
 WritesPrices = Annotated[Principal, Depends(Needs("prices:write"))]
+_MISSING = problem_codes.responses("node_not_found")
+_PAGE = problem_codes.responses("invalid_cursor")
 
 
-@router.post("/nodes", status_code=201, response_model=NodeAnswer)
+@router.post(
+    "/nodes", status_code=201, response_model=NodeAnswer, responses=problem_codes.responses("node_exists", *problem_codes.CREATION)
+)
 async def create_node(request: Request, principal: WritesNodes, sent: NodeCreate, key: IdempotencyKey = None) -> Response:
     """Make a node. It takes no leases before its agent reports what it has."""
     command = fleet.CreateNode(clock.new_id("nod"), sent.name, sent.site, sent.rack, clock.now_ms())
     return await replays.create(request, principal, key=key, command=command, answer=answers.node)
 
 
-@router.get("/nodes", response_model=Page[NodeAnswer])
+@router.get("/nodes", response_model=Page[NodeAnswer], responses=_PAGE)
 async def list_nodes(request: Request, principal: ReadsNodes, cursor: pages.Cursor = None, limit: pages.Limit = pages.LIMIT_DEFAULT) -> Any:
     """List nodes with their devices in order of name."""
     found = await request.app.state.store.read(fleet.Nodes(pages.decode(cursor), limit))
     return {"items": [answers.node(item) for item in found], "next_cursor": pages.next_cursor(found, limit, lambda item: item.name)}
 
 
-@router.get("/nodes/{node}", response_model=NodeAnswer)
+@router.get("/nodes/{node}", response_model=NodeAnswer, responses=_MISSING)
 async def read_node(request: Request, principal: ReadsNodes, node: str) -> Any:
     """Return a node with its devices and the leases that hold them."""
     return answers.node(await request.app.state.store.read(fleet.NodeByName(node)))
 
 
-@router.patch("/nodes/{node}", response_model=NodeAnswer)
+@router.patch("/nodes/{node}", response_model=NodeAnswer, responses=_MISSING)
 async def set_node(request: Request, principal: WritesNodes, node: str, sent: NodeSet) -> Any:
     """Cordon (nothing new starts there) or drain (cordon, and running leases are evicted and queued again)."""
     return answers.node(await request.app.state.store.run(fleet.SetNode(node, sent.is_cordoned, sent.is_draining)))
 
 
-@router.post("/nodes/{node}/inventory", response_model=NodeAnswer)
+@router.post("/nodes/{node}/inventory", response_model=NodeAnswer, responses=problem_codes.responses("node_not_found", "device_elsewhere"))
 async def report_inventory(request: Request, agent: Agent, node: str, sent: InventoryReport) -> Any:
     """Take what the node has, from its own agent; sending it twice changes nothing."""
     check_node(agent, node)
@@ -69,14 +73,21 @@ async def report_inventory(request: Request, agent: Agent, node: str, sent: Inve
     return answers.node(await request.app.state.store.run(command))
 
 
-@router.get("/flavors", response_model=Page[FlavorAnswer])
-async def list_flavors(request: Request, principal: ReadsFlavors) -> Any:
-    """List what can be asked for, with the list price now."""
+@router.get("/flavors", response_model=Page[FlavorAnswer], responses=_PAGE)
+async def list_flavors(
+    request: Request, principal: ReadsFlavors, cursor: pages.Cursor = None, limit: pages.Limit = pages.LIMIT_DEFAULT
+) -> Any:
+    """List what can be asked for, with the list price now, in order of name."""
     found = await request.app.state.store.read(fleet.Flavors(request.app.state.settings.currency, clock.now_ms()))
-    return {"items": [asdict(item) for item in found]}
+    return pages.cut(found, cursor, limit, key=lambda item: item.name, answer=asdict)
 
 
-@router.post("/prices", status_code=201, response_model=PriceAnswer)
+@router.post(
+    "/prices",
+    status_code=201,
+    response_model=PriceAnswer,
+    responses=problem_codes.responses("price_exists", "price_in_the_past", "unknown_currency", "unknown_flavor", *problem_codes.CREATION),
+)
 async def create_price(request: Request, principal: WritesPrices, sent: PriceCreate, key: IdempotencyKey = None) -> Response:
     """Set a list price from a moment on; what is rated already keeps its price."""
     known = [currency.code for currency in Currency]
@@ -89,7 +100,11 @@ async def create_price(request: Request, principal: WritesPrices, sent: PriceCre
     return await replays.create(request, principal, key=key, command=command, answer=answers.price)
 
 
-@router.get("/prices", response_model=Page[PriceAnswer])
-async def list_prices(request: Request, principal: ReadsPrices) -> Any:
+@router.get("/prices", response_model=Page[PriceAnswer], responses=_PAGE)
+async def list_prices(
+    request: Request, principal: ReadsPrices, cursor: pages.Cursor = None, limit: pages.Limit = pages.LIMIT_DEFAULT
+) -> Any:
     """List the price book, in order of flavor, currency and start."""
-    return {"items": [answers.price(item) for item in await request.app.state.store.read(fleet.Prices())]}
+    found = await request.app.state.store.read(fleet.Prices())
+    key = "{0.flavor} {0.currency} {0.valid_from_ms:020d}".format
+    return pages.cut(found, cursor, limit, key=key, answer=answers.price)

@@ -1,17 +1,20 @@
-"""Whether the process lives, whether it can serve, and what it counts. No key is needed; nothing here tells about tenants."""
+"""Whether the process lives, whether it can serve, and what it counts.
+
+No key is needed, so nothing here tells about tenants. Who may reach these paths from outside is the proxy's business.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from api import answers
+from api import answers, problem_codes, problems, routing
 from store.identity import HasOperator
 
-router = APIRouter(tags=["health"])
+router = routing.router("", "health")
 
 READY_SECONDS_MAXIMUM = 2.0
 
@@ -22,7 +25,7 @@ async def healthz() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/readyz", responses={503: {"description": "The database does not answer, or there is no operator yet."}})
+@router.get("/readyz", response_model=dict[str, str], responses=problem_codes.responses("not_ready"))
 async def readyz(request: Request) -> Response:
     """Say whether the database answers and somebody can operate the service."""
     problem: str | None = None
@@ -32,13 +35,13 @@ async def readyz(request: Request) -> Response:
                 problem = "there is no operator yet: run `terraced init`"
     except Exception as error:  # noqa: BLE001  whatever the database's driver raises, the answer is the same
         problem = f"the database does not answer: {type(error).__name__}"
-    return answers.response({"status": "ok"}) if problem is None else answers.response({"status": "not ready", "detail": problem}, 503)
+    return answers.response({"status": "ok"}) if problem is None else problems.response(problems.body(503, "not_ready", problem))
 
 
-@router.get("/metrics", response_class=Response)
+@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}})
 async def metrics(request: Request) -> Any:
     """Return the API's metrics for Prometheus."""
     state = request.app.state
     state.measures.waiting.set(state.store.waiting)
-    state.measures.streams.set(state.open_streams)
+    state.measures.streams.set(state.streams.total)
     return Response(generate_latest(state.measures.registry), media_type=CONTENT_TYPE_LATEST)

@@ -10,30 +10,36 @@ import codecs
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import Depends, Query, Request, Response
 
-from api import answers, clock, pages, streams
+from api import answers, clock, pages, problem_codes, routing, streams
 from api.permissions import Needs
 from api.streams import Step
 from domain.states import JobState
 from store.engine import Store
-from store.events import EventsAfter, NewestEvent
+from store.events import SETTLE_MS, EventsAfter, NewestEvent
 from store.identity import Principal
 from store.job_reads import JobById
 from store.logs import LogPart, ReadLog
 from terrace.models.common import Page
 from terrace.models.jobs import ATTEMPTS_MAXIMUM, EventAnswer
 
-router = APIRouter(prefix="/v1", tags=["streams"])
+router = routing.router("/v1", "streams")
 
 OFFSET_MAXIMUM = 1 << 50
 STREAM_PAGE = 200
+QUIET_SECONDS = 15.0  # how long a stream trusts that nothing changed
 
 ReadsJobs = Annotated[Principal, Depends(Needs("jobs:read"))]
+ReadsLogs = Annotated[Principal, Depends(Needs("logs:read"))]
 ReadsEvents = Annotated[Principal, Depends(Needs("events:read"))]
 Follow = Annotated[bool, Query(description="Answer with server-sent events and go on until the end.")]
-_STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {streams.MEDIA_TYPE: {}}}}
-_LOG: dict[int | str, dict[str, Any]] = {200: {"content": {streams.MEDIA_TYPE: {}, "text/plain": {}}}}
+_STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {streams.MEDIA_TYPE: {"schema": {"type": "string"}}}}}
+_TEXT: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
+_REFUSALS = problem_codes.responses("too_many_streams", "job_not_found")
+_EVENTS = _STREAM | _REFUSALS
+_LOG: dict[int | str, dict[str, Any]] = {200: {"content": _STREAM[200]["content"] | _TEXT[200]["content"]}}
+_LOG |= problem_codes.responses("too_many_streams", "job_not_found", "attempt_not_found")
 
 
 @dataclass
@@ -57,7 +63,7 @@ class _LogStream:
             self.attempt = part.attempt
         self.offset = part.next_offset
         events = [] if not part.data and not part.is_complete else self._events(part)
-        return Step(events, is_last=part.is_complete)
+        return Step(events, part.is_complete, QUIET_SECONDS)
 
     def _events(self, part: LogPart) -> list[Any]:
         text = self.decoder.decode(part.data, final=part.is_complete)
@@ -75,7 +81,7 @@ class _LogStream:
 @router.get("/jobs/{job_id}/logs", response_class=Response, responses=_LOG)
 async def read_logs(
     request: Request,
-    principal: ReadsJobs,
+    principal: ReadsLogs,
     job_id: str,
     attempt: Annotated[int | None, Query(ge=1, le=ATTEMPTS_MAXIMUM, description="Default: the newest.")] = None,
     offset: Annotated[int, Query(ge=0, le=OFFSET_MAXIMUM, description="Bytes of output to skip.")] = 0,
@@ -87,12 +93,11 @@ async def read_logs(
     if streams.is_wanted(request, follow=follow):
         resumed = streams.last_event_id(request)
         follower = _LogStream(store, job_id, principal.tenant_id, attempt, offset if resumed is None else resumed)
-        return streams.respond(request, follower.step)
+        return streams.respond(request, principal, follower.step)
     headers = {
         "X-Log-Attempt": str(part.attempt),
         "X-Log-Next-Offset": str(part.next_offset),
         "X-Log-Complete": "true" if part.is_complete else "false",
-        "X-Content-Type-Options": "nosniff",
     }
     return Response(part.data, headers=headers, media_type="text/plain; charset=utf-8")
 
@@ -108,23 +113,26 @@ class _EventStream:
 
     async def step(self) -> Step:
         """Return the next events."""
-        has_ended = await self._has_ended()  # asked before the events are, so that none of them can be missed
+        last = await self._last()  # asked before the events are, so that none of them can be missed
         query = EventsAfter(self.after, STREAM_PAGE, clock.now_ms(), tenant_id=self.tenant_id, job_id=self.job_id)
         found = await self.store.read(query)
         if found:
             self.after = found[-1].id
         events = [streams.event(item.kind, answers.event(item), identifier=item.id) for item in found]
-        is_last = has_ended and not found
-        return Step([*events, streams.event("end", {})] if is_last else events, is_last=is_last)
+        is_last = last is not None and self.after >= last
+        # On PostgreSQL an event may be held back for a while, and no change tells when it comes.
+        quiet_seconds = QUIET_SECONDS if self.store.is_sqlite else SETTLE_MS / 1_000
+        return Step([*events, streams.event("end", {})] if is_last else events, is_last, quiet_seconds)
 
-    async def _has_ended(self) -> bool:
+    async def _last(self) -> int | None:
+        """Return the last event of a job that has ended, None while more may come. Events may be held back (store/events.py)."""
         if self.job_id is None:
-            return False
+            return None
         job = await self.store.read(JobById(self.job_id, self.tenant_id))
-        return JobState(job.state).is_terminal
+        return await self.store.read(NewestEvent(self.job_id)) if JobState(job.state).is_terminal else None
 
 
-@router.get("/jobs/{job_id}/events", response_model=Page[EventAnswer], responses=_STREAM)
+@router.get("/jobs/{job_id}/events", response_model=Page[EventAnswer], responses=_EVENTS)
 async def read_job_events(
     request: Request,
     principal: ReadsJobs,
@@ -139,11 +147,11 @@ async def read_job_events(
     after = pages.decode_number(cursor) or 0
     if streams.is_wanted(request, follow=follow):
         follower = _EventStream(store, streams.last_event_id(request) or after, principal.tenant_id, job_id)
-        return streams.respond(request, follower.step)
+        return streams.respond(request, principal, follower.step)
     return await _page(store, EventsAfter(after, limit, clock.now_ms(), tenant_id=principal.tenant_id, job_id=job_id))
 
 
-@router.get("/events", response_model=Page[EventAnswer], responses=_STREAM)
+@router.get("/events", response_model=Page[EventAnswer], responses=_STREAM | problem_codes.responses("too_many_streams"))
 async def read_events(
     request: Request, principal: ReadsEvents, cursor: pages.Cursor = None, limit: pages.Limit = pages.LIMIT_DEFAULT, follow: Follow = False
 ) -> Response:
@@ -154,7 +162,7 @@ async def read_events(
         resumed = streams.last_event_id(request)
         start = resumed if resumed is not None else after
         follower = _EventStream(store, await store.read(NewestEvent()) if start is None else start, principal.tenant_id)
-        return streams.respond(request, follower.step)
+        return streams.respond(request, principal, follower.step)
     return await _page(store, EventsAfter(after or 0, limit, clock.now_ms(), tenant_id=principal.tenant_id))
 
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import Depends, Request, Response
 
-from api import answers, clock, pages, replays
+from api import answers, clock, pages, problem_codes, replays, routing
 from api.permissions import Needs
 from api.replays import IdempotencyKey
 from store import identity
@@ -18,12 +18,13 @@ from store.identity import Principal
 from terrace.models.common import Page
 from terrace.models.people import ProjectAnswer, ProjectCreate, TenantAnswer, TenantCreate, TenantSet
 
-router = APIRouter(prefix="/v1/tenants", tags=["tenants"])
+router = routing.router("/v1/tenants", "tenants")
 
 Reads = Annotated[Principal, Depends(Needs("tenants:read"))]
 Writes = Annotated[Principal, Depends(Needs("tenants:write"))]
 ReadsProjects = Annotated[Principal, Depends(Needs("projects:read"))]
 WritesProjects = Annotated[Principal, Depends(Needs("projects:write"))]
+_MISSING = problem_codes.responses("tenant_not_found")
 
 
 def check_own(principal: Principal, tenant: str) -> None:
@@ -32,28 +33,33 @@ def check_own(principal: Principal, tenant: str) -> None:
         raise NotFoundError("tenant_not_found", f"there is no tenant {tenant!r}", field="tenant")
 
 
-@router.post("", status_code=201, response_model=TenantAnswer)
+@router.post(
+    "",
+    status_code=201,
+    response_model=TenantAnswer,
+    responses=problem_codes.responses("tenant_exists", "unknown_cohort", *problem_codes.CREATION),
+)
 async def create_tenant(request: Request, principal: Writes, sent: TenantCreate, key: IdempotencyKey = None) -> Response:
     """Make a tenant with a project named `default`."""
     command = identity.CreateTenant(clock.new_id("ten"), clock.new_id("prj"), sent.name, sent.parent, sent.weight_milli, clock.now_ms())
     return await replays.create(request, principal, key=key, command=command, answer=answers.tenant)
 
 
-@router.get("", response_model=Page[TenantAnswer])
+@router.get("", response_model=Page[TenantAnswer], responses=problem_codes.responses("invalid_cursor"))
 async def list_tenants(request: Request, principal: Reads, cursor: pages.Cursor = None, limit: pages.Limit = pages.LIMIT_DEFAULT) -> Any:
     """List tenants in order of name; a tenant's own people get theirs."""
     found = await request.app.state.store.read(identity.Tenants(pages.decode(cursor), limit, name=principal.tenant))
     return {"items": [answers.tenant(item) for item in found], "next_cursor": pages.next_cursor(found, limit, lambda item: item.name)}
 
 
-@router.get("/{tenant}", response_model=TenantAnswer)
+@router.get("/{tenant}", response_model=TenantAnswer, responses=_MISSING)
 async def read_tenant(request: Request, principal: Reads, tenant: str) -> Any:
     """Return a tenant."""
     check_own(principal, tenant)
     return answers.tenant(await request.app.state.store.read(identity.TenantByName(tenant)))
 
 
-@router.patch("/{tenant}", response_model=TenantAnswer)
+@router.patch("/{tenant}", response_model=TenantAnswer, responses=_MISSING)
 async def set_tenant(request: Request, principal: Writes, tenant: str, sent: TenantSet) -> Any:
     """Change a tenant's weight, or suspend it: its keys stop working within seconds, its running jobs go on."""
     view = await request.app.state.store.run(identity.SetTenant(tenant, sent.weight_milli, sent.is_suspended))
@@ -61,7 +67,12 @@ async def set_tenant(request: Request, principal: Writes, tenant: str, sent: Ten
     return answers.tenant(view)
 
 
-@router.post("/{tenant}/projects", status_code=201, response_model=ProjectAnswer)
+@router.post(
+    "/{tenant}/projects",
+    status_code=201,
+    response_model=ProjectAnswer,
+    responses=problem_codes.responses("tenant_not_found", "project_exists", *problem_codes.CREATION),
+)
 async def create_project(
     request: Request, principal: WritesProjects, tenant: str, sent: ProjectCreate, key: IdempotencyKey = None
 ) -> Response:
@@ -71,7 +82,11 @@ async def create_project(
     return await replays.create(request, principal, key=key, command=command, answer=answers.project)
 
 
-@router.get("/{tenant}/projects", response_model=Page[ProjectAnswer])
+@router.get(
+    "/{tenant}/projects",
+    response_model=Page[ProjectAnswer],
+    responses=problem_codes.responses("tenant_not_found", "invalid_cursor"),
+)
 async def list_projects(
     request: Request, principal: ReadsProjects, tenant: str, cursor: pages.Cursor = None, limit: pages.Limit = pages.LIMIT_DEFAULT
 ) -> Any:

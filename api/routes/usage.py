@@ -6,15 +6,15 @@ Running leases are not in a report: their count is stated, so that nobody takes 
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import AwareDatetime
+from fastapi import Depends, Query, Request, Response
 
-from api import clock
+from api import clock, problem_codes, routing
 from api.permissions import Needs
 from billing.calc import report
 from domain.intervals import Interval
@@ -22,10 +22,11 @@ from domain.money import Currency, Money
 from store.engine import Store
 from store.errors import InvalidError, NotFoundError
 from store.identity import Principal, TenantByName
-from store.usage import ReportData, UsageBetween
+from store.usage import REPORT_LINES_MAXIMUM, ReportData, UsageBetween
+from terrace.models.common import Timestamp
 from terrace.models.usage import UsageCheck, UsageReport, UsageRow
 
-router = APIRouter(prefix="/v1/usage", tags=["usage"])
+router = routing.router("/v1/usage", "usage")
 
 DAY_MS = 86_400_000
 WINDOW_DAYS_MAXIMUM = 400
@@ -37,12 +38,23 @@ CSV_COLUMNS = ("tenant", "project", "user", "flavor", "job_id", "leases", "milli
 Reads = Annotated[Principal, Depends(Needs("usage:read"))]
 
 
-@router.get("", response_model=UsageReport, responses={200: {"content": {"text/csv": {}}}})
+@router.get(
+    "",
+    response_model=UsageReport,
+    responses=problem_codes.responses(
+        "tenant_not_found",
+        "empty_window",
+        "window_too_long",
+        "invalid_groups",
+        "report_too_large",
+        also={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}},
+    ),
+)
 async def usage_report(
     request: Request,
     principal: Reads,
-    start: Annotated[AwareDatetime | None, Query(alias="from", description="Start of the window; default: 31 days before its end.")] = None,
-    end: Annotated[AwareDatetime | None, Query(alias="to", description="End of the window, not included; default: now.")] = None,
+    start: Annotated[Timestamp | None, Query(alias="from", description="Start of the window; default: 31 days before its end.")] = None,
+    end: Annotated[Timestamp | None, Query(alias="to", description="End of the window, not included; default: now.")] = None,
     by: Annotated[
         str, Query(max_length=GROUPS_LENGTH_MAXIMUM, description="Comma-separated: tenant, project, user, flavor, job.")
     ] = DEFAULT_GROUPS,
@@ -54,17 +66,20 @@ async def usage_report(
     tenant_id = await _whose(store, principal, tenant)
     currency = Currency.from_code(request.app.state.settings.currency)
     data = await store.read(UsageBetween(window, currency.code, tenant_id))
-    answer = _report(data, window, groups, currency)
+    if len(data.lines) >= REPORT_LINES_MAXIMUM:
+        message = f"from: the window holds more than {REPORT_LINES_MAXIMUM} usage lines; ask for a shorter one"
+        raise InvalidError("report_too_large", message, field="from", limit=REPORT_LINES_MAXIMUM)
+    answer = await asyncio.to_thread(_report, data, window, groups, currency)
     if "text/csv" in request.headers.get("accept", ""):
-        return Response(_csv(answer, currency), media_type="text/csv; charset=utf-8")
-    return answer
+        return Response(await asyncio.to_thread(_csv, answer, currency), media_type="text/csv; charset=utf-8")
+    return Response(await asyncio.to_thread(answer.model_dump_json), media_type="application/json")
 
 
 async def _whose(store: Store, principal: Principal, tenant: str | None) -> str | None:
     if tenant is None or tenant == principal.tenant:
         return principal.tenant_id
     if principal.tenant_id is not None:
-        raise NotFoundError("tenant_not_found", f"there is no tenant {tenant!r}", tenant=tenant)
+        raise NotFoundError("tenant_not_found", f"there is no tenant {tenant!r}", field="tenant")
     return (await store.read(TenantByName(tenant))).id
 
 

@@ -73,6 +73,12 @@ class UserCreate(Request):
     tenant: Name | None = None
 
 
+class UserSet(Request):
+    """Fields of a user to change; absent ones stay. None of a disabled user's keys works."""
+
+    is_disabled: bool | None = None
+
+
 class UserAnswer(Answer):
     """A user."""
 
