@@ -32,6 +32,7 @@ class Script:
     failure_class: str | None = None
     message: str | None = None
     stop_ms: int = 0  # from the notice to the exit
+    stop_exit_code: int = 143  # of an entrypoint that was given notice
     idle_ms: int = 0  # from the exit to the proof that nothing is left
 
 
@@ -50,7 +51,7 @@ class _Run:
     def started_ms(self) -> int | None:
         """When the entrypoint starts, None when something ends the lease before."""
         at_ms = self.ordered_ms + self.script.start_ms
-        return None if any(end is not None and end <= at_ms for end in (self.stopped_ms, self.lost_ms)) else at_ms
+        return None if any(end is not None and end < at_ms for end in (self.stopped_ms, self.lost_ms)) else at_ms
 
     def ending(self) -> tuple[int, str, Mapping[str, object]]:
         """Return when and how it ends, as an agent says it: `exited` or `lost`, with its data."""
@@ -58,7 +59,8 @@ class _Run:
         if self.started_ms is not None:
             over_ms = self.started_ms + self.order.limit_ms
             notice_ms = min(self.script.stop_ms, self.order.grace_ms)
-            told = {"exit_code": 143, "failure_class": FailureClass.TIME_LIMIT.value, "message": "the time limit was reached"}
+            code, failure = self.script.stop_exit_code, FailureClass.TIME_LIMIT.value
+            told: Mapping[str, object] = {"exit_code": code, "failure_class": failure, "message": "the time limit was reached"}
             ends.append((over_ms + notice_ms, "exited", told))
         if self.stopped_ms is not None:
             ends.append(self._stopped_end(self.stopped_ms))
@@ -74,7 +76,8 @@ class _Run:
     def _stopped_end(self, stopped_ms: int) -> tuple[int, str, Mapping[str, object]]:
         if self.started_ms is None:
             return stopped_ms, "exited", {"failure_class": FailureClass.PLATFORM.value, "message": "stopped before it was started"}
-        return stopped_ms + min(self.script.stop_ms, self.order.grace_ms), "exited", {"exit_code": 143, "message": "stopped on request"}
+        told = {"exit_code": self.script.stop_exit_code, "message": "stopped on request"}
+        return stopped_ms + min(self.script.stop_ms, self.order.grace_ms), "exited", told
 
     @property
     def gone_ms(self) -> int:
@@ -101,7 +104,7 @@ class FakeExecutor:
         self._now_ms = now_ms
         self._script = script
         self._runs: dict[str, _Run] = {}
-        self._over: dict[str, None] = {}  # leases that were stopped before they were started, or are gone; oldest first
+        self._over: dict[str, Status] = {}  # leases that were stopped before they were started, or are gone; oldest first
         self._silent: set[str] = set()
         self._sequence = itertools.count(1)
 
@@ -117,7 +120,7 @@ class FakeExecutor:
         """Give notice to the lease. One that was never started never will be."""
         run = self._runs.get(order.lease_id)
         if run is None:
-            self._remember_over(order.lease_id)
+            self._remember_over(order.lease_id, Status(Phase.GONE))
         elif run.stopped_ms is None:
             run.stopped_ms = self._now_ms()
 
@@ -128,7 +131,7 @@ class FakeExecutor:
     def _status(self, lease_id: str) -> Status:
         run = self._runs.get(lease_id)
         if run is None:
-            return Status(Phase.GONE if lease_id in self._over else Phase.ABSENT)
+            return self._over.get(lease_id, Status(Phase.ABSENT))
         if self._silent.intersection(run.order.nodes):
             return Status(Phase.OUT_OF_SIGHT)
         times = {kind: (at_ms, data) for at_ms, _, kind, data in run.happened(self._now_ms())}
@@ -156,8 +159,8 @@ class FakeExecutor:
         for node in sorted(due):
             await self._report(node, sorted(due[node], key=lambda item: item[1].observed_at_ms), now_ms)
         for run in [run for run in self._runs.values() if run.told.issuperset(("gone", node) for node in run.order.nodes)]:
+            self._remember_over(run.order.lease_id, self._status(run.order.lease_id))
             del self._runs[run.order.lease_id]
-            self._remember_over(run.order.lease_id)
         return sum(len(things) for things in due.values())
 
     async def _report(self, node: str, things: Sequence[tuple[_Run, Seen]], now_ms: int) -> None:
@@ -168,8 +171,8 @@ class FakeExecutor:
             for run, item in batch:
                 run.told.add((item.kind, node))
 
-    def _remember_over(self, lease_id: str) -> None:
-        self._over[lease_id] = None
+    def _remember_over(self, lease_id: str, status: Status) -> None:
+        self._over.setdefault(lease_id, status)
         while len(self._over) > REMEMBERED_MAXIMUM:
             del self._over[next(iter(self._over))]
 

@@ -64,8 +64,11 @@ class Executions:
         """Calls that have not answered: one that does is worth a cycle."""
         return [task for _, task in self._calls.values()]
 
-    async def drive(self, leases: Sequence[OpenLease], *, now_ms: int) -> Outcome:
-        """Make the calls that are due for these open leases and return what has come of calls so far."""
+    async def drive(self, leases: Sequence[OpenLease], *, now_ms: int, is_caught_up: bool = True) -> Outcome:
+        """Make the calls that are due for these open leases and return what has come of calls so far.
+
+        Without `is_caught_up`, observations are waiting that know more than a status does, and nothing follows from a status.
+        """
         by_id = {lease.id: lease for lease in leases}
         self._forget_all_but(by_id)
         handles: dict[str, str] = {}
@@ -79,8 +82,9 @@ class Executions:
             if new:
                 await asyncio.wait(new, timeout=self.settings.call_patience_ms / 1_000)
                 self._harvest(by_id, handles, changes, now_ms)
-        for change in await self._ask_status(leases, now_ms):
-            changes.setdefault(change.lease_id, change)
+        if is_caught_up:
+            for change in await self._ask_status(leases, now_ms):
+                changes.setdefault(change.lease_id, change)
         return Outcome(handles, list(changes.values()))
 
     def _forget_all_but(self, leases: Mapping[str, OpenLease]) -> None:

@@ -90,13 +90,14 @@ class Loop:
             return False
         with metrics.CYCLE_SECONDS.time():
             now_ms = self.now_ms()
-            metrics.OBSERVATIONS.inc(await observe.apply_observations(self.store, fence, now_ms=now_ms))
+            applied = await observe.apply_observations(self.store, fence, now_ms=now_ms)
+            metrics.OBSERVATIONS.inc(applied.count)
             leases = await self._reconcile(fence, now_ms)
             loaded = await self.store.read(LoadSnapshot(now_ms, self.settings.policy))
             with metrics.DECIDE_SECONDS.time():
                 plan = await asyncio.to_thread(core.decide, loaded.snapshot)
             bound = await self._bind(fence, loaded, plan, now_ms)
-            await self._execute(fence, [*leases, *bound], now_ms)
+            await self._execute(fence, [*leases, *bound], now_ms, is_caught_up=applied.is_caught_up)
             await self._answer(fence, loaded, plan, now_ms)
         return True
 
@@ -154,8 +155,8 @@ class Loop:
             leases += await self.store.read(OpenLeases(bound[first : first + CHUNK]))
         return leases
 
-    async def _execute(self, fence: Fence, leases: Sequence[OpenLease], now_ms: int) -> None:
-        outcome = await self._executions.drive(leases, now_ms=now_ms)
+    async def _execute(self, fence: Fence, leases: Sequence[OpenLease], now_ms: int, *, is_caught_up: bool) -> None:
+        outcome = await self._executions.drive(leases, now_ms=now_ms, is_caught_up=is_caught_up)
         if outcome.handles:
             await self.store.run(RecordHandles(fence, outcome.handles, now_ms))
         await self._apply(fence, outcome.changes, now_ms)

@@ -8,21 +8,30 @@ cycle reads it again, before what came after it. Called by the loop; the choice 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from scheduler.service import transitions
 from store.engine import Store
 from store.leader import Fence
 from store.leases import ApplyChanges, Change, OpenLease, OpenLeases
-from store.observations import OpenObservations, Seen, SetAside
+from store.observations import BATCH_MAXIMUM, OpenObservations, Seen, SetAside
 
 ROUNDS_MAXIMUM = 50
 
 
-async def apply_observations(store: Store, fence: Fence, *, now_ms: int) -> int:
-    """Apply what is waiting, at most one batch and `ROUNDS_MAXIMUM` rounds; return how many changes and marks that made."""
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What became of a batch: changes and marks made, and whether nothing that was reported by then is left to apply."""
+
+    count: int
+    is_caught_up: bool
+
+
+async def apply_observations(store: Store, fence: Fence, *, now_ms: int) -> Applied:
+    """Apply what is waiting, at most one batch and `ROUNDS_MAXIMUM` rounds."""
     waiting = list(await store.read(OpenObservations()))
-    used = 0
+    is_all = len(waiting) < BATCH_MAXIMUM
+    count = 0
     for _ in range(ROUNDS_MAXIMUM):
         if not waiting:
             break
@@ -33,13 +42,11 @@ async def apply_observations(store: Store, fence: Fence, *, now_ms: int) -> int:
         changes, aside = split(rounds, leases, now_ms=now_ms)
         if aside:
             await store.run(SetAside(fence, aside, now_ms))
-        used += len(aside)
-        if changes:
-            applied = await store.run(ApplyChanges(fence, changes, now_ms))
-            used += applied
-            if applied < len(changes):
-                break
-    return used
+        applied = await store.run(ApplyChanges(fence, changes, now_ms)) if changes else 0
+        count += len(aside) + applied
+        if applied < len(changes):
+            return Applied(count, is_caught_up=False)
+    return Applied(count, is_caught_up=is_all and not waiting)
 
 
 def next_round(waiting: Sequence[Seen]) -> tuple[list[list[Seen]], list[Seen]]:
