@@ -25,6 +25,9 @@ class Share:
     def __lt__(self, other: Share) -> bool:
         return self.numerator * other.denominator < other.numerator * self.denominator
 
+    def __le__(self, other: Share) -> bool:
+        return not other < self
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Share):
             return NotImplemented

@@ -58,6 +58,28 @@ class BorrowPreempt(StrEnum):
     LOWER_PRIORITY = "lower_priority"
 
 
+class WhenCanBorrow(StrEnum):
+    """Whether a job that fits a flavor by borrowing takes it, or looks for one that it fits without."""
+
+    BORROW = "borrow"
+    TRY_NEXT_FLAVOR = "try_next_flavor"
+
+
+class WhenCanPreempt(StrEnum):
+    """Whether a job that fits a flavor by preemption takes it, or looks for one that it fits without."""
+
+    PREEMPT = "preempt"
+    TRY_NEXT_FLAVOR = "try_next_flavor"
+
+
+@dataclass(frozen=True, slots=True)
+class Fungibility:
+    """How far a leaf's jobs go down their list of flavors. The defaults are Kueue's."""
+
+    when_can_borrow: WhenCanBorrow = WhenCanBorrow.BORROW
+    when_can_preempt: WhenCanPreempt = WhenCanPreempt.TRY_NEXT_FLAVOR
+
+
 @dataclass(frozen=True, slots=True)
 class Preemption:
     """A leaf's preemption policy, in Kueue's three parts."""
@@ -87,6 +109,7 @@ class QuotaNode:
     weight: Fraction = Fraction(1)
     quotas: Mapping[str, Quota] = field(default_factory=dict)
     preemption: Preemption = Preemption()
+    fungibility: Fungibility = Fungibility()
 
 
 class TreeError(ValueError):
@@ -190,6 +213,25 @@ class Tree:
         above = [part for part in self._paths[name] if self._nodes[part].kind is not NodeKind.COHORT]
         return above[-1] if above else name
 
+    def preemption_of(self, leaf: str) -> Preemption:
+        """Return the preemption policy of a leaf: its own, or its tenant's when a project says nothing."""
+        own = self._nodes[leaf].preemption
+        return own if own != Preemption() else self._nodes[self.tenant_of(leaf)].preemption
+
+    def fungibility_of(self, leaf: str) -> Fungibility:
+        """Return how a leaf's jobs choose among flavors: as it says itself, or as its tenant says."""
+        own = self._nodes[leaf].fungibility
+        return own if own != Fungibility() else self._nodes[self.tenant_of(leaf)].fungibility
+
+    def parting(self, left: str, right: str) -> tuple[str, str] | None:
+        """Return the ancestors of two leaves (or the leaves) that stand just below their lowest common node; None without one."""
+        above_right = {name: at for at, name in enumerate(self._paths[right])}
+        path = self._paths[left]
+        for at, name in enumerate(path):
+            if name in above_right:
+                return (path[max(at - 1, 0)], self._paths[right][max(above_right[name] - 1, 0)])
+        return None
+
     def governs(self, name: str, resource: str) -> bool:
         """Tell whether the quota of `name` or of a node above it speaks of `resource` at all."""
         return any(resource in self._nodes[part].quotas for part in self._paths[name])
@@ -274,6 +316,40 @@ class Tree:
     def borrowed(self, name: str, resource: str) -> Amount:
         """How much of the usage of `name` lies above its own quota, zero or more."""
         return amount.at_least_zero(amount.subtract(self.usage(name, resource), self.subtree_quota(name, resource)))
+
+    def is_within(self, name: str, resources: Iterable[str]) -> bool:
+        """Tell whether `name` holds no more than its own quota of any of `resources`, that is, borrows none of them."""
+        return all(
+            self.usage(name, resource) <= self.subtree_quota(name, resource) or not self.governs(name, resource) for resource in resources
+        )
+
+    def fits_within(self, name: str, usage: Usage) -> bool:
+        """Tell whether `name` could hold `usage` as well without borrowing. Resources that nobody on its path limits always fit."""
+        return all(
+            amount.add(self.usage(name, resource), wanted) <= self.subtree_quota(name, resource)
+            for resource, wanted in usage.items()
+            if self.governs(name, resource)
+        )
+
+    def borrows_with(self, leaf: str, usage: Usage) -> bool:
+        """Tell whether the tenant of `leaf` would hold more than its own quota once `usage` is charged at the leaf."""
+        tenant = self.tenant_of(leaf)
+        for resource, wanted in usage.items():
+            rest = wanted
+            for part in self._paths[leaf][: self._paths[leaf].index(tenant)]:
+                rest = self.bubbling(part, resource, rest)
+            if not self.fits_within(tenant, {resource: rest}):
+                return True
+        return False
+
+    def fits_below_root(self, leaf: str, resource: str, wanted: Amount) -> bool:
+        """Tell whether some node on the path, short of the root, could hold `wanted` more for its leaf without borrowing."""
+        rest = wanted
+        for part in self._paths[leaf][:-1]:
+            if amount.add(self.usage(part, resource), rest) <= self.subtree_quota(part, resource):
+                return True
+            rest = self.bubbling(part, resource, rest)
+        return False
 
     def bubbling(self, name: str, resource: str, wanted: Amount) -> Amount:
         """How much of `wanted`, charged at `name` now, would show at its parent."""

@@ -1,47 +1,66 @@
-"""Decide: one snapshot in, one plan out. The steps are order, gate, fit and place; each is a module of its own.
+"""Decide: one snapshot in, one plan out. The steps are order, gate, fit, place and preempt; each is a module of its own.
 
-Owns the loop: take the class that is next, try its flavors, record a start or a reason. Does not own any rule. Every class
-is considered in every decision; a class whose first job does not start is done, because its other jobs ask for the same and what is
-free only shrinks. Each start is seen by the next job. Pure and deterministic: same snapshot, same plan.
+Owns the loop: take the class that is next, try its flavors, record a start, a nomination or a reason. Does not own any rule. Every
+class is considered in every decision; a class whose first job does not start is done, because its other jobs ask for the same and
+what is free only shrinks. Each start and nomination is seen by the next job. Pure and deterministic: same snapshot, same plan.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum
 
 from domain.reasons import Reason, ReasonCode, Unblock
-from scheduler.decision import backfill, gate, order, place
+from quotas.tree import WhenCanBorrow, WhenCanPreempt
+from scheduler.decision import backfill, gate, nominate, order, place
 from scheduler.decision.backfill import Future, Hold, Holds, Lease
-from scheduler.decision.fit import Member
+from scheduler.decision.fit import Fleet, Member
 from scheduler.decision.gate import Option
+from scheduler.decision.ground import Ground
 from scheduler.decision.order import Entry
-from scheduler.decision.plan import ClassReason, Plan, Start
-from scheduler.decision.snapshot import ClassKey, Snapshot, model_of, usage_of
+from scheduler.decision.plan import ClassReason, Plan, Preemption, Start
+from scheduler.decision.preempt import Found
+from scheduler.decision.snapshot import ClassKey, Nomination, PendingJob, Snapshot, model_of, usage_of
+from scheduler.decision.taking import Taking
+from scheduler.decision.victims import Request
 
 # A later gate says more about what a job is waiting for: the reason of the flavor that came furthest is the class's reason.
 _CAPACITY = frozenset({ReasonCode.NO_CAPACITY, ReasonCode.FRAGMENTED, ReasonCode.TOPOLOGY})
 _GATE = {ReasonCode.BORROWING_LIMIT: 1, ReasonCode.QUOTA_EXCEEDED: 1, **dict.fromkeys(_CAPACITY, 2), ReasonCode.WOULD_DELAY: 3}
 
 
+class _Outcome(Enum):
+    """What became of the job at the head of the queue."""
+
+    STARTED = "started"
+    NOMINATED = "nominated"
+    BLOCKED = "blocked"
+
+
 def decide(snapshot: Snapshot) -> Plan:
-    """Return the starts that the snapshot allows, in order, and for every class that keeps waiting the reason."""
+    """Return the starts that the snapshot allows, in order, who has to leave, and for every class that keeps waiting the reason."""
     decision = _Decision(snapshot)
+    decision.honour_nominations()
     entries = decision.admit_to_queue()
-    queue = order.queue(entries, decision.tree, fair_sharing=snapshot.policy.fair_sharing)
+    queue = order.queue(entries, decision.ground.later.tree, fair_sharing=snapshot.policy.fair_sharing)
     while (entry := queue.head()) is not None:
-        if decision.start(entry):
-            queue.started()
-        else:
+        outcome = decision.consider(entry)
+        if outcome is _Outcome.BLOCKED:
             queue.blocked()
-    return Plan(starts=tuple(decision.starts), reasons=tuple(decision.reasons))
+            continue
+        queue.started()
+        if outcome is _Outcome.NOMINATED:
+            queue.recompute()
+    return decision.plan()
 
 
-def leases_of(snapshot: Snapshot) -> list[Lease]:
-    """Return the running jobs as a walk into the future sees them."""
-    return [
-        backfill.lease_of(job, snapshot.fleet, usage_of(job.shape, model_of(job.flavor, snapshot.flavors)), snapshot.now_ms)
+def leases_of(snapshot: Snapshot) -> dict[str, Lease]:
+    """Return the running jobs that stay, as a walk into the future sees them."""
+    return {
+        job.job: backfill.lease_of(job, snapshot.fleet, usage_of(job.shape, model_of(job.flavor, snapshot.flavors)), snapshot.now_ms)
         for job in snapshot.running
-    ]
+        if not job.is_leaving
+    }
 
 
 class _Decision:
@@ -49,84 +68,184 @@ class _Decision:
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
-        self.fleet = snapshot.fleet.copy()
-        self.tree = snapshot.tree.copy()
+        self.ground = Ground(snapshot)
         self.starts: list[Start] = []
         self.reasons: list[ClassReason] = []
+        self.preemptions: list[Preemption] = []
+        self.nominations: list[Nomination] = []
+        self._taking = Taking(snapshot, self.ground, place=self._place_later, prepare=self._find_holds)
         self._new_leases: list[Lease] = []
+        self._running: dict[str, Lease] | None = None  # without those who leave, in this plan too
+        self._served: set[str] = set()  # started or nominated before anybody else was considered
+        self._nominated: dict[ClassKey, Nomination] = {}  # the first of each class
         self._holds = Holds()
         # Blocked by capacity, with the number of jobs that get a hold. Holds cost a walk, so they are found when somebody could pass.
         self._without_hold: list[tuple[Entry, Option, int]] = []
         self._depth_left: dict[str | None, int] = {}
-        self._running: list[Lease] | None = None
+
+    def honour_nominations(self) -> None:
+        """Start the nominated jobs whose places are free, and hold the places of the others."""
+        for nominee in nominate.nominees(self.snapshot, self.ground.now.fleet):
+            key, members, option = nominee.key, nominee.members, nominee.option
+            self._served.add(nominee.job.job)
+            is_allowed = gate.over_quota(self.ground.now.tree, key.tenant, option) is None
+            if is_allowed and self.ground.is_free_now(members, key.shape):
+                self._bind(key, nominee.job, option, members)
+            else:
+                self._hold_place(key, nominee.job.seq, nominee.nomination, option, members)
 
     def admit_to_queue(self) -> list[Entry]:
         """Ask the fixed gates once per class. What they refuse can never start and does not compete."""
         entries = []
         for job_class in self.snapshot.classes:
+            jobs = job_class.jobs
+            if self._served:
+                jobs = [job for job in jobs if job.job not in self._served]
+                if not jobs:
+                    continue
             allowed = gate.options(self.snapshot, job_class.key)
             if isinstance(allowed, Reason):
                 self.reasons.append(ClassReason(job_class.key, allowed))
             else:
-                entries.append(Entry(job_class, allowed))
+                entries.append(Entry(job_class, allowed, jobs))
         return entries
 
-    def start(self, entry: Entry) -> bool:
-        """Start the entry's first job on the first of its flavors that works, or record why its class waits."""
+    def plan(self) -> Plan:
+        """Return what was decided. A class whose waiting jobs are all nominated has their reason."""
+        answered = {item.class_key for item in self.reasons}
+        nominated = [ClassReason(key, nominate.reason(item)) for key, item in self._nominated.items() if key not in answered]
+        return Plan(
+            starts=tuple(self.starts),
+            preemptions=tuple(self.preemptions),
+            reasons=(*self.reasons, *nominated),
+            nominations=tuple(self.nominations),
+        )
+
+    def consider(self, entry: Entry) -> _Outcome:
+        """Start or nominate the entry's first job on the flavor that suits it best, or record why its class waits."""
         key = entry.job_class.key
-        best: tuple[Reason, Option] | None = None
+        choice = self.ground.later.tree.fungibility_of(key.tenant)
+        refused: list[tuple[Option, Reason]] = []
+        by_borrowing: tuple[Option, Sequence[Member]] | None = None
         for option in entry.options:
             answer = self._try(key, option)
             if isinstance(answer, list):
-                self._bind(entry, option, answer)
-                return True
-            if best is None or _GATE[answer.code] > _GATE[best[0].code]:
-                best = (answer, option)
-        if best is None:
-            raise ValueError(f"class of {key.tenant}: it has no flavor left, so the fixed gates should have refused it")
-        reason, option = best
-        self.reasons.append(ClassReason(key, reason))
+                if choice.when_can_borrow is WhenCanBorrow.BORROW or not self._borrows(key, option):
+                    return self._start(entry, option, answer)
+                by_borrowing = by_borrowing or (option, answer)
+                continue
+            refused.append((option, answer))
+            if choice.when_can_preempt is WhenCanPreempt.PREEMPT and self._taking.would_stop(entry, option, answer, choice):
+                break
+        if by_borrowing is not None:
+            return self._start(entry, *by_borrowing)
+        found = self._taking.best(entry, refused)
+        if found is not None:
+            self._nominate(entry, *found)
+            return _Outcome.NOMINATED
+        self._block(entry, refused)
+        return _Outcome.BLOCKED
+
+    def _borrows(self, key: ClassKey, option: Option) -> bool:
+        return bool(gate.borrowed_by(self.ground.later.tree, key.tenant, option))
+
+    def _block(self, entry: Entry, refused: Sequence[tuple[Option, Reason]]) -> None:
+        if not refused:
+            raise ValueError(f"class of {entry.job_class.key.tenant}: it has no flavor left, so the fixed gates should have refused it")
+        option, reason = max(refused, key=lambda item: _GATE[item[1].code])
+        self.reasons.append(ClassReason(entry.job_class.key, reason))
         if reason.code in _CAPACITY or reason.code is ReasonCode.WOULD_DELAY:
             self._queue_for_hold(entry, option)
-        return False
 
     def _try(self, key: ClassKey, option: Option) -> list[Member] | Reason:
-        refusal = gate.over_quota(self.tree, key.tenant, option)
+        now = self.ground.now
+        refusal = gate.over_quota(now.tree, key.tenant, option)
+        if refusal is None and self.ground.is_parted:
+            refusal = gate.over_quota(self.ground.later.tree, key.tenant, option)
         if refusal is not None:
             return refusal
         policy, now_ms = self.snapshot.policy, self.snapshot.now_ms
-        allowed = self.fleet.allowed(key.shape)
-        members = place.place(self.fleet, key.shape, model=option.model, policy=policy, allowed=allowed)
+        allowed = now.fleet.allowed(key.shape)
+        members = place.place(now.fleet, key.shape, model=option.model, policy=policy, allowed=allowed)
         if members is None:
-            return place.explain(self.fleet, key.shape, model=option.model, policy=policy, allowed=allowed)
+            return place.explain(now.fleet, key.shape, model=option.model, policy=policy, allowed=allowed)
         self._find_holds(option.model)
         if not self._holds.all:
             return members
-        answer = backfill.place_beside(
-            self.fleet,
-            key.shape,
-            model=option.model,
-            policy=policy,
-            holds=self._holds,
-            from_ms=now_ms,
-            until_ms=now_ms + key.limit_ms,
-        )
+        answer = self._place_beside(now.fleet, key, option, from_ms=now_ms)
         if isinstance(answer, Hold):
             data = {"limit_ms": key.limit_ms, "held_from_ms": answer.start_ms}
             return Reason(ReasonCode.WOULD_DELAY, data, Unblock.ANY_JOB_ENDS)
         return answer if answer is not None else members
 
-    def _bind(self, entry: Entry, option: Option, members: Sequence[Member]) -> None:
-        key, job = entry.job_class.key, entry.job
-        borrowed = gate.borrowed_by(self.tree, key.tenant, option)
-        ends_ms = self.snapshot.now_ms + key.limit_ms
-        self.fleet.take(members, key.shape)
-        self.tree.add(key.tenant, option.usage)
-        if self._holds.all:
-            self._holds.take_beside(members, key.shape, from_ms=self.snapshot.now_ms, until_ms=ends_ms)
-        self._new_leases.append(Lease(ends_ms, job.seq, key.tenant, key.shape, members, option.usage))
-        self.starts.append(Start(job.job, job.attempt, self.fleet.slices(members), self.fleet.node_names(members), option.flavor, borrowed))
+    def _place_beside(self, fleet: Fleet, key: ClassKey, option: Option, *, from_ms: int) -> list[Member] | Hold | None:
+        return backfill.place_beside(
+            fleet,
+            key.shape,
+            model=option.model,
+            policy=self.snapshot.policy,
+            holds=self._holds,
+            from_ms=from_ms,
+            until_ms=from_ms + key.limit_ms,
+        )
+
+    def _place_later(self, request: Request) -> list[Member] | None:
+        """Place a job in the later state without delaying a hold."""
+        fleet = self.ground.later.fleet
+        if request.option.model is not None and fleet.free_total.get(request.option.model, 0) < request.key.shape.slices:
+            return None
+        answer = self._place_beside(fleet, request.key, request.option, from_ms=self._taking.releases_ms)
+        return answer if isinstance(answer, list) else None
+
+    def _start(self, entry: Entry, option: Option, members: Sequence[Member]) -> _Outcome:
+        self._bind(entry.job_class.key, entry.job, option, members)
         entry.started += 1
+        return _Outcome.STARTED
+
+    def _bind(self, key: ClassKey, job: PendingJob, option: Option, members: Sequence[Member]) -> None:
+        borrowed = gate.borrowed_by(self.ground.now.tree, key.tenant, option)
+        self.ground.start(key.tenant, option.usage, members, key.shape)
+        self._occupy(key, job.seq, option, members, from_ms=self.snapshot.now_ms)
+        fleet = self.ground.now.fleet
+        self.starts.append(Start(job.job, job.attempt, fleet.slices(members), fleet.node_names(members), option.flavor, borrowed))
+
+    def _occupy(self, key: ClassKey, seq: int, option: Option, members: Sequence[Member], *, from_ms: int) -> None:
+        """Let the holds and later walks into the future know of a start."""
+        ends_ms = from_ms + key.limit_ms
+        if self._holds.all:
+            self._holds.take_beside(members, key.shape, from_ms=from_ms, until_ms=ends_ms)
+        self._new_leases.append(Lease(ends_ms, seq, key.tenant, key.shape, members, option.usage))
+
+    def _nominate(self, entry: Entry, option: Option, found: Found) -> None:
+        key, job = entry.job_class.key, entry.job
+        self.ground.keep_for_now(victim.occupant for victim in found.victims)
+        for victim in found.victims:
+            self._taking.occupants.take(victim.occupant)
+            self.preemptions.append(Preemption(victim.occupant.running.job, victim.cause, job.job))
+            if self._running is not None:
+                del self._running[victim.occupant.running.job]
+        leaving = self._taking.leaving(found)
+        releases_ms = max((at_ms for _, at_ms in leaving), default=self._taking.releases_ms)
+        fleet = self.ground.later.fleet
+        nomination = Nomination(
+            job=job.job,
+            attempt=job.attempt,
+            slices=fleet.slices(found.members),
+            expires_ms=releases_ms + self.snapshot.policy.nomination_timeout_ms,
+            nodes=fleet.node_names(found.members),
+            flavor=option.flavor,
+            victims=tuple(name for name, _ in leaving),
+            releases_ms=releases_ms,
+            key=key,
+        )
+        self._hold_place(key, job.seq, nomination, option, found.members)
+        entry.started += 1
+
+    def _hold_place(self, key: ClassKey, seq: int, nomination: Nomination, option: Option, members: Sequence[Member]) -> None:
+        self.nominations.append(nomination)
+        self._nominated.setdefault(key, nomination)
+        self.ground.nominate(key.tenant, option.usage, members, key.shape)
+        self._occupy(key, seq, option, members, from_ms=max(nomination.releases_ms, self.snapshot.now_ms))
 
     def _queue_for_hold(self, entry: Entry, option: Option) -> None:
         left = self._depth_left.setdefault(option.model, self.snapshot.policy.backfill_depth)
@@ -145,8 +264,9 @@ class _Decision:
             return
         self._without_hold = later
         if self._running is None:
-            self._running = leases_of(self.snapshot)
-        leases = self._running + self._new_leases
-        future = Future(self.fleet, leases, now_ms=self.snapshot.now_ms, policy=self.snapshot.policy)
+            gone = {item.job for item in self.preemptions}
+            self._running = {job: lease for job, lease in leases_of(self.snapshot).items() if job not in gone}
+        leases = [*self._running.values(), *self._new_leases]
+        future = Future(self.ground.later.fleet, leases, now_ms=self.snapshot.now_ms, policy=self.snapshot.policy)
         for entry, option, jobs in due:
             future.hold(entry.job_class.key, (option,), jobs=jobs, holds=self._holds)

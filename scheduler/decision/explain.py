@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from domain.reasons import Reason
+from scheduler.decision import nominate
 from scheduler.decision.decide import decide
 from scheduler.decision.forecast import forecast_jobs
 from scheduler.decision.plan import Forecast
@@ -35,6 +36,7 @@ def explain(snapshot: Snapshot, key: ClassKey) -> Estimate:
     plan = decide(asked)
     if any(start.job == _HYPOTHETICAL for start in plan.starts):
         return Estimate(starts_now=True)
-    reason = next(item.reason for item in plan.reasons if item.class_key == key)
+    nominated = next((item for item in plan.nominations if item.job == _HYPOTHETICAL), None)
+    reason = nominate.reason(nominated) if nominated else next(item.reason for item in plan.reasons if item.class_key == key)
     forecasts = forecast_jobs(asked, snapshot.policy.forecast_depth, plan=plan)
     return Estimate(starts_now=False, reason=reason, forecast=forecasts.get(_HYPOTHETICAL))

@@ -14,8 +14,8 @@ from domain.reasons import Reason, ReasonCode
 from scheduler.decision import gate
 from scheduler.decision.backfill import Future, Holds, Lease
 from scheduler.decision.decide import decide, leases_of
-from scheduler.decision.plan import Forecast, Plan
-from scheduler.decision.snapshot import ClassKey, JobClass, Snapshot, usage_of
+from scheduler.decision.plan import Forecast, Plan, Start
+from scheduler.decision.snapshot import ClassKey, JobClass, Nomination, Snapshot, model_of, usage_of
 
 JOBS_MAXIMUM = 1_000  # jobs that get a start time of their own in one forecast, over all classes
 
@@ -44,12 +44,12 @@ def forecast_jobs(snapshot: Snapshot, depth: int, *, plan: Plan) -> Mapping[str,
     holds = Holds()
     left = JOBS_MAXIMUM
     started = {start.job for start in plan.starts}
-    found: dict[str, Forecast] = {}
+    found = {item.job: Forecast(start_ms=max(item.releases_ms, snapshot.now_ms)) for item in plan.nominations}
     considered = 0
     for class_reason in plan.reasons:
         if class_reason.reason.code in _NEVER:
             continue
-        waiting = [job.job for job in classes[class_reason.class_key].jobs if job.job not in started]
+        waiting = [job.job for job in classes[class_reason.class_key].jobs if job.job not in started and job.job not in found]
         starts_ms: list[int] = []
         if considered < depth and left > 0:
             considered += 1
@@ -67,16 +67,24 @@ def forecast_jobs(snapshot: Snapshot, depth: int, *, plan: Plan) -> Mapping[str,
 
 
 def _after(snapshot: Snapshot, plan: Plan, classes: Mapping[ClassKey, JobClass]) -> Future:
-    """Return the future as it looks once the plan's starts hold their slices."""
+    """Return the future as it looks once the plan's starts and nominations hold their slices and those who leave have left."""
     fleet, tree = snapshot.fleet.copy(), snapshot.tree.copy()
     leases = leases_of(snapshot)
+    victims = {item.job for item in plan.preemptions}
+    for job in snapshot.running:
+        if job.is_leaving or job.job in victims:
+            fleet.release(job.shape, job.slices, job.nodes)
+            if job.tenant in tree:
+                tree.remove(job.tenant, usage_of(job.shape, model_of(job.flavor, snapshot.flavors)))
+            leases.pop(job.job, None)
     key_of = {job.job: (key, job.seq) for key, job_class in classes.items() for job in job_class.jobs}
-    for start in plan.starts:
-        key, seq = key_of[start.job]
-        flavor = snapshot.flavors.get(start.flavor) if start.flavor else None
-        usage = usage_of(key.shape, flavor.gpu_model if flavor else start.flavor)
-        members = fleet.members_of(key.shape, start.slices, start.nodes)
+    begins: list[tuple[Start | Nomination, int]] = [(start, snapshot.now_ms) for start in plan.starts]
+    begins += [(item, max(item.releases_ms, snapshot.now_ms)) for item in plan.nominations]
+    for item, begin_ms in begins:
+        key, seq = key_of[item.job]
+        usage = usage_of(key.shape, model_of(item.flavor, snapshot.flavors))
+        members = fleet.members_of(key.shape, item.slices, item.nodes)
         fleet.take(members, key.shape)
         tree.add(key.tenant, usage)
-        leases.append(Lease(snapshot.now_ms + key.limit_ms, seq, key.tenant, key.shape, members, usage))
-    return Future(fleet, leases, now_ms=snapshot.now_ms, policy=snapshot.policy, tree=tree)
+        leases[item.job] = Lease(begin_ms + key.limit_ms, seq, key.tenant, key.shape, members, usage)
+    return Future(fleet, list(leases.values()), now_ms=snapshot.now_ms, policy=snapshot.policy, tree=tree)

@@ -114,6 +114,15 @@ def over_quota(tree: Tree, tenant: str, option: Option) -> Reason | None:
     return None
 
 
+def lacking(tree: Tree, tenant: str, option: Option) -> tuple[str, ...]:
+    """Return the resources of which the tenant may not hold as much now, in the order of the option."""
+    return tuple(
+        resource
+        for resource, wanted in option.usage.items()
+        if tree.governs(tenant, resource) and wanted > tree.available(tenant, resource)
+    )
+
+
 def _quota_reason(tree: Tree, tenant: str, resource: str, wanted: Amount, free: Amount) -> Reason:
     owner = tree.tenant_of(tenant)
     unit = _UNITS.get(resource, "milli_gpu")

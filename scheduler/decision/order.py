@@ -26,26 +26,27 @@ from scheduler.decision.snapshot import JobClass, PendingJob
 
 @dataclass(slots=True)
 class Entry:
-    """A class in the queue: its flavors that passed the fixed gates, and how many of its jobs have started."""
+    """A class in the queue: its flavors that passed the fixed gates, its jobs that compete, and how many of them were served."""
 
     job_class: JobClass
     options: tuple[Option, ...]
+    jobs: Sequence[PendingJob]
     started: int = 0
 
     @property
     def job(self) -> PendingJob:
         """The first job that has not started."""
-        return self.job_class.jobs[self.started]
+        return self.jobs[self.started]
 
     @property
     def is_spent(self) -> bool:
         """True when every job of the class has started."""
-        return self.started >= len(self.job_class.jobs)
+        return self.started >= len(self.jobs)
 
     @property
     def waiting(self) -> Sequence[PendingJob]:
         """The jobs that have not started."""
-        return self.job_class.jobs[self.started :]
+        return self.jobs[self.started :]
 
     def rank(self) -> tuple[int, int, int]:
         """Return priority, submit time and sequence so that smaller comes first."""
@@ -63,6 +64,9 @@ class Queue(Protocol):
 
     def blocked(self) -> None:
         """Say that no further job of the head can start in this decision."""
+
+    def recompute(self) -> None:
+        """Say that usage also went down somewhere, so that everybody's place may have changed."""
 
 
 def queue(entries: Sequence[Entry], tree: Tree, *, fair_sharing: bool) -> Queue:
@@ -101,6 +105,10 @@ class PriorityQueue:
     def blocked(self) -> None:
         heapq.heappop(self._heap)
 
+    def recompute(self) -> None:
+        self._heap = [(self._key(entry), at, entry) for _, at, entry in self._heap]
+        heapq.heapify(self._heap)
+
 
 _Candidate = tuple[tuple[int, int, int], dict[str, Share], int]  # rank, shares along the path, place in the list of entries
 _ROOTS = ""  # stands above all roots; no quota node has an empty name
@@ -115,17 +123,20 @@ class FairQueue:
         self._classes: dict[str, list[tuple[tuple[int, int, int], int]]] = {}
         for at, entry in enumerate(entries):
             self._classes.setdefault(entry.job_class.key.tenant, []).append((entry.rank(), at))
-        self._heaps: dict[str, list[tuple[Any, str, _Candidate]]] = {_ROOTS: []}
-        inner = {name for leaf in self._classes for name in tree.path(leaf)[1:]}
-        self._heaps |= {name: [] for name in inner}
-        below = {leaf: leaf for leaf in self._classes}
-        for leaf in below:
-            heapq.heapify(self._classes[leaf])
+        for classes in self._classes.values():
+            heapq.heapify(classes)
+        self._inner = {name for leaf in self._classes for name in tree.path(leaf)[1:]}
         # Deepest first, so that the children of a node have their candidates before the node does.
-        for name in sorted(inner | set(below), key=lambda name: (-len(tree.path(name)), name)):
+        self._deepest_first = sorted(self._inner | set(self._classes), key=lambda name: (-len(tree.path(name)), name))
+        self._heaps: dict[str, list[tuple[Any, str, _Candidate]]] = {}
+        self.recompute()
+
+    def recompute(self) -> None:
+        self._heaps = {_ROOTS: [], **{name: [] for name in self._inner}}
+        for name in self._deepest_first:
             candidate = self._leaf_candidate(name) if name in self._classes else self._inner_candidate(name)
             if candidate is not None:
-                parent = tree.node(name).parent or _ROOTS
+                parent = self._tree.node(name).parent or _ROOTS
                 heapq.heappush(self._heaps[parent], (self._key(parent, name, candidate), name, candidate))
 
     def _leaf_candidate(self, leaf: str) -> _Candidate | None:

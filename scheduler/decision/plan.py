@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from domain.reasons import Reason
 from domain.slices import Slice
-from scheduler.decision.snapshot import ClassKey
+from scheduler.decision.snapshot import ClassKey, Nomination
 
 
 class PreemptionCause(StrEnum):
@@ -69,12 +69,16 @@ class ClassReason:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The whole answer to one snapshot, in the order in which it was decided."""
+    """The whole answer to one snapshot, in the order in which it was decided.
+
+    `nominations` is everything that is to be held for beneficiaries from now on; it replaces the snapshot's list.
+    """
 
     starts: tuple[Start, ...] = ()
     preemptions: tuple[Preemption, ...] = ()
     repartitions: tuple[Repartition, ...] = ()
     reasons: tuple[ClassReason, ...] = ()
+    nominations: tuple[Nomination, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

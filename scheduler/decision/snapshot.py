@@ -10,7 +10,7 @@ Times are UTC milliseconds, GPUs milli-GPU. `tenant` always names a leaf of the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from domain.jobs import Shape
@@ -22,11 +22,14 @@ from scheduler.decision.fit import Fleet
 from scheduler.decision.nodes import Device, Node
 
 __all__ = [
-    "CapacityReservation", "ClassKey", "Device", "JobClass", "Node", "Nomination", "PendingJob", "Placement", "Policy",
+    "CapacityReservation", "ClassKey", "Device", "JobClass", "Node", "Nomination", "PendingJob", "Placement", "Policy", "Pool",
     "RunningJob", "Snapshot", "Victims", "from_rows", "model_of", "order_classes", "usage_of",
 ]  # fmt: skip
 
+Pool = tuple[str, str]  # site and GPU model
+
 SECOND_MS = 1_000
+HOUR_MS = 3_600 * SECOND_MS
 DAY_MS = 86_400 * SECOND_MS
 
 
@@ -61,6 +64,7 @@ class Policy:
     placement: Placement = Placement.FRAGMENTATION
     forecast_depth: int = 100
     spans_nodes: bool = True  # False: all replicas of a gang share one node
+    preemptions_per_hour: int | None = None  # victims that a pool may lose within an hour; None = no limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +86,17 @@ class RunningJob:
     priority: int = 0
     is_preemptible: bool = True
     checkpoint_ms: int | None = None  # when work was last saved; None = all of the attempt would be lost
+    releases_ms: int | None = None  # set once it was told to stop: when its slices come back at the latest
+
+    @property
+    def is_leaving(self) -> bool:
+        """True when it was told to stop. It holds devices and quota until it is gone, and is no victim twice."""
+        return self.releases_ms is not None
 
     def ends_ms(self, now_ms: int) -> int:
         """The latest time at which its slices come back; one that overran its limit may end any moment."""
-        return max(self.started_ms + self.limit_ms, now_ms + 1)
+        last_ms = self.started_ms + self.limit_ms
+        return max(last_ms if self.releases_ms is None else min(last_ms, self.releases_ms), now_ms + 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +150,11 @@ class Nomination:
     attempt: int
     slices: tuple[Slice, ...]
     expires_ms: int
+    nodes: tuple[str, ...] = ()  # of each replica, also for a job without GPUs
+    flavor: str | None = None
+    victims: tuple[str, ...] = ()  # the jobs whose leaving it waits for
+    releases_ms: int = 0  # when the last of them is gone at the latest
+    key: ClassKey | None = None  # the job's class, so that it is found without a search
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +174,7 @@ class Snapshot:
     classes: Sequence[JobClass] = ()
     capacity_reservations: Sequence[CapacityReservation] = ()
     nominations: Sequence[Nomination] = ()
+    recent_preemptions: Mapping[Pool, Sequence[int]] = field(default_factory=dict)  # when each pool lost victims within the last hour
 
 
 def from_rows(
@@ -171,6 +188,7 @@ def from_rows(
     classes: Sequence[JobClass] = (),
     capacity_reservations: Sequence[CapacityReservation] = (),
     nominations: Sequence[Nomination] = (),
+    recent_preemptions: Mapping[Pool, Sequence[int]] | None = None,
 ) -> Snapshot:
     """Build a snapshot from plain rows. `tree` comes without usage: what `running` holds is charged to a copy of it."""
     charged = tree.copy()
@@ -179,7 +197,9 @@ def from_rows(
         fleet.hold(job.shape, job.slices, job.nodes)
         if job.tenant in charged:
             charged.add(job.tenant, usage_of(job.shape, model_of(job.flavor, flavors)))
-    return Snapshot(now_ms, policy, nodes, flavors, charged, fleet, running, classes, capacity_reservations, nominations)
+    return Snapshot(
+        now_ms, policy, nodes, flavors, charged, fleet, running, classes, capacity_reservations, nominations, recent_preemptions or {}
+    )  # fmt: skip
 
 
 def model_of(flavor: str | None, flavors: Mapping[str, Flavor]) -> str | None:

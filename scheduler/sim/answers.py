@@ -11,6 +11,7 @@ from typing import Any
 
 from domain.reasons import Reason, ReasonCode, Unblock
 from domain.slices import Slice
+from scheduler.decision import nominate
 from scheduler.decision.decide import decide
 from scheduler.decision.forecast import forecast_jobs
 from scheduler.decision.plan import Forecast, Start
@@ -41,7 +42,10 @@ def answer(scenario: Scenario) -> dict[str, Any]:
     forecasts = forecast_jobs(snapshot, world.policy.forecast_depth, plan=plan)
     started = {start.job for start in plan.starts}
     reasons = {item.class_key: item.reason for item in plan.reasons}
-    waiting = [(job, reasons[key]) for key, jobs in world.waiting().items() for job in jobs if job.job not in started]
+    nominated = {item.job: nominate.reason(item) for item in plan.nominations}
+    waiting = [
+        (job, nominated.get(job.job) or reasons[key]) for key, jobs in world.waiting().items() for job in jobs if job.job not in started
+    ]
     entries = [(pending.seq, pending.job, reason, forecasts.get(pending.job)) for pending, reason in waiting]
     for job in blocked:
         reason = Reason(ReasonCode.DEPENDENCY, {"depends_on": list(job.depends_on)}, Unblock.DEPENDENCY_ENDS)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from quotas import amount
 from quotas.amount import ZERO, Amount
-from quotas.tree import RESOURCE_CPU, RESOURCE_MEMORY, BorrowPreempt, PreemptWithin, Quota, Reclaim
+from quotas.tree import RESOURCE_CPU, RESOURCE_MEMORY, BorrowPreempt, PreemptWithin, Quota, Reclaim, WhenCanBorrow, WhenCanPreempt
 from scheduler.decision.snapshot import DAY_MS, SECOND_MS, Placement, Victims
 from scheduler.sim import units
 from scheduler.sim.units import (
@@ -68,6 +68,7 @@ class PolicyPart(_Part):
     nomination_timeout_ms: DurationMs = Field(60 * SECOND_MS, alias="nomination_timeout")
     placement: Placement = Placement.FRAGMENTATION
     repack: Repack = Field(default_factory=Repack)
+    preemptions_per_hour: Annotated[int, units.integer(0, units.COUNT_MAXIMUM)] | None = None
 
 
 class NodePart(_Part):
@@ -175,10 +176,18 @@ class PreemptionPart(_Part):
     borrow_within_cohort: BorrowPreemptionPart = Field(default_factory=BorrowPreemptionPart)
 
 
+class FungibilityPart(_Part):
+    """Whether a job borrows or preempts on one flavor before it tries the next. The defaults are Kueue's."""
+
+    when_can_borrow: WhenCanBorrow = WhenCanBorrow.BORROW
+    when_can_preempt: WhenCanPreempt = WhenCanPreempt.TRY_NEXT_FLAVOR
+
+
 class TenantPart(CohortPart):
     """A tenant under a cohort, or a project under its tenant."""
 
     preemption: PreemptionPart = Field(default_factory=PreemptionPart)
+    flavor_fungibility: FungibilityPart = Field(default_factory=FungibilityPart)
 
 
 class SlicePart(_Part):

@@ -8,7 +8,7 @@ a clock: the caller passes a stopwatch for `decisions_per_second` and reads noth
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from fractions import Fraction
@@ -17,7 +17,8 @@ from typing import Any
 from domain.reasons import ReasonCode
 from domain.states import FailureClass, JobState
 from scheduler.decision.decide import decide
-from scheduler.decision.snapshot import RunningJob
+from scheduler.decision.plan import Preemption
+from scheduler.decision.snapshot import HOUR_MS, Nomination, RunningJob
 from scheduler.sim import answers, events, support
 from scheduler.sim.metrics import MILLI, Metrics, Outcome
 from scheduler.sim.scenario import Scenario
@@ -34,8 +35,10 @@ class _Turn(IntEnum):
     """What comes first at one instant."""
 
     END = 0
-    EVENT = 1
-    ARRIVAL = 2
+    RELEASE = 1  # of a victim whose grace is over; one that ends by itself at that moment was not stopped
+    EVENT = 2
+    ARRIVAL = 3
+    WAKE = 4  # nothing happens but the time, which may change the answer
 
 
 @dataclass(slots=True)
@@ -100,6 +103,7 @@ class _Simulation:
         self.agenda: list[tuple[int, _Turn, int, Any]] = []
         self.dependents: dict[str, list[str]] = {}
         self.unmet: dict[str, set[str]] = {}
+        self.due = 0  # entries of the agenda at which more happens than that time passes
         self.arrivals_left = 0
         self.blocked: set[str] = set()  # arrived, and waiting for other jobs to succeed
         self._fill_agenda()
@@ -122,6 +126,7 @@ class _Simulation:
 
     def _put(self, at_ms: int, turn: _Turn, order: int, what: Any) -> None:
         heapq.heappush(self.agenda, (at_ms, turn, order, what))
+        self.due += turn is not _Turn.WAKE
 
     def _put_end(self, running: RunningJob) -> None:
         left_ms = self.records[running.job].left_ms
@@ -131,7 +136,7 @@ class _Simulation:
     def run(self) -> None:
         """Take one instant after another."""
         until_ms = self.scenario.until_ms
-        while self.agenda and not self._all_ended() and (until_ms is None or self.agenda[0][0] <= until_ms):
+        while self.agenda and not self._all_ended() and self._can_change() and (until_ms is None or self.agenda[0][0] <= until_ms):
             self.metrics.move_to(self.agenda[0][0])
             self.now_ms = self.agenda[0][0]
             self._instant()
@@ -142,12 +147,17 @@ class _Simulation:
     def _all_ended(self) -> bool:
         return not self.arrivals_left and not self.world.running and not self.world.has_queue and not self.blocked
 
+    def _can_change(self) -> bool:
+        """False when all that is to come is that time passes over jobs that can never start."""
+        return bool(self.due or self.world.running or self.world.nominations)
+
     def _instant(self) -> None:
         """Let everything happen that is due now; a decision can make more of it due."""
         had_arrivals = self.arrivals_left > 0
         for _ in range(PASSES_PER_INSTANT_MAXIMUM):
             while self.agenda and self.agenda[0][0] == self.now_ms:
                 _, turn, _, what = heapq.heappop(self.agenda)
+                self.due -= turn is not _Turn.WAKE
                 self._happen(turn, what)
             if not self._decide():
                 break
@@ -158,10 +168,12 @@ class _Simulation:
     def _happen(self, turn: _Turn, what: Any) -> None:
         if turn is _Turn.END:
             self._end(*what)
+        elif turn is _Turn.RELEASE:
+            self._release(*what)
         elif turn is _Turn.EVENT:
             for evicted in events.apply(self.world, what):
                 self._evict(evicted)
-        else:
+        elif turn is _Turn.ARRIVAL:
             self.arrivals_left -= 1
             self._arrive(what)
 
@@ -193,10 +205,43 @@ class _Simulation:
             self._note_start(record, running)
             self._put_end(running)
             self._emit("start", start.job, slices=record.slices, borrowed=dict(start.borrowed))
+        for preemption in plan.preemptions:
+            self._preempt(preemption)
         for item in plan.reasons:
             for pending in self.world.waiting().get(item.class_key, ()):
                 self.records[pending.job].code = item.reason.code.value
-        return bool(plan.starts)
+        is_new = self._nominate(plan.nominations)
+        return bool(plan.starts or plan.preemptions or is_new)
+
+    def _preempt(self, preemption: Preemption) -> None:
+        """Give a victim notice. Without grace it is gone at once."""
+        running = self.world.tell_to_leave(preemption.job, now_ms=self.now_ms)
+        self.metrics.decided.preemptions += 1
+        self.records[preemption.job].preempted_by.append(preemption.beneficiary)
+        self._emit("preemption", preemption.job, **{"cause": preemption.cause.value, "for": preemption.beneficiary})
+        if not self.world.policy.preemption_grace_ms:
+            self._release(running.job, running.attempt)
+        else:
+            self._put(self.now_ms + self.world.policy.preemption_grace_ms, _Turn.RELEASE, running.seq, (running.job, running.attempt))
+        if self.world.policy.preemptions_per_hour is not None:
+            self._put(self.now_ms + HOUR_MS, _Turn.WAKE, 0, None)
+
+    def _nominate(self, nominations: Sequence[Nomination]) -> bool:
+        """Replace the nominations; True when one is new."""
+        known = {(item.job, item.attempt) for item in self.world.nominations}
+        self.world.nominations = nominations
+        for item in nominations:
+            self.records[item.job].code = ReasonCode.WAITING_FOR_PREEMPTED.value
+            if (item.job, item.attempt) not in known:
+                self._put(max(item.expires_ms, self.now_ms), _Turn.WAKE, 0, None)
+        return any((item.job, item.attempt) not in known for item in nominations)
+
+    def _release(self, job: str, attempt: int) -> None:
+        running = self.world.running.get(job)
+        if running is None or running.attempt != attempt:
+            return  # it ended by itself, or lost its node
+        self.world.stop(job)
+        self._requeue(running)
 
     def _note_start(self, record: Record, running: RunningJob) -> None:
         record.state = JobState.RUNNING
@@ -206,6 +251,9 @@ class _Simulation:
         record.code = None
         record.slices = answers.slice_entries(running.slices, running.nodes)
         self._hold(running, running.shape.milli_gpu)
+
+        if self.world.policy.min_runtime_ms:
+            self._put(self.now_ms + self.world.policy.min_runtime_ms, _Turn.WAKE, 0, None)
 
     def _hold(self, running: RunningJob, milli_gpu: int) -> None:
         self.metrics.holds(self.world.tree.tenant_of(running.tenant), milli_gpu)
@@ -246,7 +294,12 @@ class _Simulation:
                     self.world.enqueue(dependent.job, attempt=1)
 
     def _evict(self, running: RunningJob) -> None:
-        """Requeue a job that lost its node; it keeps its submit time, and its work counts as lost since the last checkpoint."""
+        """Requeue a job that lost its node."""
+        self._requeue(running)
+        self._emit("preemption", running.job, cause=EVICTION)
+
+    def _requeue(self, running: RunningJob) -> None:
+        """Queue the next attempt of a stopped job. It keeps its submit time, and its work counts as lost since the last checkpoint."""
         self._hold(running, -running.shape.milli_gpu)
         job, record = self.world.jobs[running.job], self.records[running.job]
         ran_ms = self.now_ms - running.started_ms
@@ -256,7 +309,6 @@ class _Simulation:
         record.state, record.queued_since_ms = JobState.QUEUED, self.now_ms
         record.started_ms, record.slices = None, []
         self.world.enqueue(job, attempt=running.attempt + 1)
-        self._emit("preemption", running.job, cause=EVICTION)
 
     def _emit(self, kind: str, job: str, **more: Any) -> None:
         self.emit({"at": answers.seconds(self.now_ms), "event": kind, "job": job, "attempt": self.records[job].attempts, **more})

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from quotas.tree import BorrowPreempt, PreemptWithin, Reclaim
 from scheduler.sim.problems import UnsupportedError
-from scheduler.sim.scenario import Scenario, TenantPart, WorkPart
+from scheduler.sim.scenario import Scenario, WorkPart
 
 
 def check(scenario: Scenario) -> None:
@@ -28,8 +27,6 @@ def _unsupported(scenario: Scenario) -> Iterator[str]:
     for at, node in enumerate(scenario.nodes):
         if node.mig is not None:
             yield f"nodes[{at}].mig"
-    for at, tenant in enumerate(scenario.tenants):
-        yield from (f"tenants[{at}].preemption.{field}" for field in _preempts(tenant))
     for section, parts in (("running", scenario.running), ("jobs", scenario.jobs)):
         for at, part in enumerate(parts):
             yield from (f"{section}[{at}].{field}" for field in _cut_devices(part))
@@ -37,16 +34,6 @@ def _unsupported(scenario: Scenario) -> Iterator[str]:
         yield "capacity_reservations[0]"
     if scenario.generate:
         yield "generate[0]"
-
-
-def _preempts(tenant: TenantPart) -> Iterator[str]:
-    preemption = tenant.preemption
-    if preemption.within_tenant is not PreemptWithin.NEVER:
-        yield "within_tenant"
-    if preemption.reclaim_within_cohort is not Reclaim.NEVER:
-        yield "reclaim_within_cohort"
-    if preemption.borrow_within_cohort.policy is not BorrowPreempt.NEVER:
-        yield "borrow_within_cohort"
 
 
 def _cut_devices(part: WorkPart) -> Iterator[str]:

@@ -8,22 +8,25 @@ changes nodes or quotas. Arrival sequence is the order in the file: running jobs
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from domain.jobs import Shape
 from domain.slices import MILLI_GPU_PER_DEVICE, DeviceHealth, DeviceMode, Flavor, Slice
-from quotas.tree import NodeKind, Preemption, Quota, QuotaNode, Tree
+from quotas.tree import Fungibility, NodeKind, Preemption, Quota, QuotaNode, Tree
 from scheduler.decision import place
 from scheduler.decision.fit import Fleet
 from scheduler.decision.plan import Start
 from scheduler.decision.snapshot import (
+    HOUR_MS,
     ClassKey,
     Device,
     JobClass,
     Node,
+    Nomination,
     PendingJob,
     Policy,
+    Pool,
     RunningJob,
     Snapshot,
     model_of,
@@ -73,6 +76,8 @@ class World:
         self.fleet = Fleet(self.nodes)
         self.running: dict[str, RunningJob] = {}
         self.jobs: dict[str, Job] = {}
+        self.nominations: Sequence[Nomination] = ()
+        self._preempted: dict[Pool, list[int]] = {}
         self._queues: dict[ClassKey, list[PendingJob]] = {}
         self._read_jobs(scenario)
 
@@ -169,9 +174,17 @@ class World:
             flavors=self.flavors,
             tree=self.tree,
             fleet=self.fleet,
-            running=tuple(self.running.values()),
+            running=tuple(self._with_checkpoint(running, now_ms) for running in self.running.values()),
             classes=classes,
+            nominations=self.nominations,
+            recent_preemptions=self._preempted,
         )
+
+    def _with_checkpoint(self, running: RunningJob, now_ms: int) -> RunningJob:
+        every_ms = self.jobs[running.job].checkpoint_every_ms
+        if every_ms is None:
+            return running
+        return replace(running, checkpoint_ms=now_ms - (now_ms - running.started_ms) % every_ms)
 
     @property
     def has_queue(self) -> bool:
@@ -224,6 +237,16 @@ class World:
         self.tree.remove(running.tenant, usage_of(running.shape, model_of(running.flavor, self.flavors)))
         return running
 
+    def tell_to_leave(self, job: str, *, now_ms: int) -> RunningJob:
+        """Give a victim notice: it holds what it holds until the grace is over."""
+        running = replace(self.running[job], releases_ms=now_ms + self.policy.preemption_grace_ms)
+        self.running[job] = running
+        site = self.nodes[self.fleet.layout.position[running.nodes[0]]].site
+        lost = self._preempted.setdefault((site, model_of(running.flavor, self.flavors) or ""), [])
+        lost.append(now_ms)
+        del lost[: bisect.bisect_right(lost, now_ms - HOUR_MS)]
+        return running
+
     def change_nodes(self) -> None:
         """Make the nodes agree with their flags and index them anew."""
         self.nodes = [_with_flags(node, self.flags[node.name]) for node in self.nodes]
@@ -252,6 +275,7 @@ def policy_of(part: PolicyPart) -> Policy:
         default_limit_ms=part.default_limit_ms,
         nomination_timeout_ms=part.nomination_timeout_ms,
         placement=part.placement,
+        preemptions_per_hour=part.preemptions_per_hour,
     )
 
 
@@ -284,7 +308,8 @@ def _quota_nodes(scenario: Scenario) -> Iterable[QuotaNode]:
         preemption = Preemption(
             part.preemption.within_tenant, part.preemption.reclaim_within_cohort, borrow.policy, borrow.max_priority
         )  # fmt: skip
-        yield QuotaNode(part.name, kind, part.parent, part.weight, part.quota.by_resource(), preemption)
+        choice = Fungibility(part.flavor_fungibility.when_can_borrow, part.flavor_fungibility.when_can_preempt)
+        yield QuotaNode(part.name, kind, part.parent, part.weight, part.quota.by_resource(), preemption, choice)
 
 
 def _with_flags(node: Node, flags: NodeFlags) -> Node:

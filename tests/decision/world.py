@@ -15,7 +15,8 @@ from domain.jobs import Shape
 from domain.reasons import Reason, ReasonCode
 from domain.slices import DeviceMode, Flavor, Slice
 from quotas.amount import UNLIMITED, Amount
-from quotas.tree import NodeKind, Quota, QuotaNode, Tree
+from quotas.tree import Fungibility, NodeKind, Preemption, Quota, QuotaNode, Tree
+from scheduler.decision import nominate
 from scheduler.decision.decide import decide
 from scheduler.decision.forecast import forecast_jobs
 from scheduler.decision.plan import Forecast, Plan
@@ -24,14 +25,15 @@ from scheduler.decision.snapshot import (
     Device,
     JobClass,
     Node,
+    Nomination,
     PendingJob,
     Policy,
+    Pool,
     RunningJob,
     Snapshot,
     from_rows,
-    model_of,
-    usage_of,
 )
+from tests.decision.invariants import verify
 
 HOUR_MS = 3_600_000
 GIB = 1 << 30
@@ -53,6 +55,8 @@ class World:
         self.quota_nodes: dict[str, QuotaNode] = {}
         self.jobs: list[tuple[ClassKey, PendingJob]] = []
         self.running: list[RunningJob] = []
+        self.nominations: Sequence[Nomination] = ()
+        self.recent_preemptions: dict[Pool, list[int]] = {}
         self.was_checked = False
         self._seq = 0
 
@@ -76,13 +80,18 @@ class World:
         lend: int | None = None,
         weight: int = 1,
         models: Sequence[str] = ("h200",),
+        preemption: Preemption | None = None,
+        fungibility: Fungibility | None = None,
     ) -> str:
         quotas = {model: quota(gpus, borrow=borrow, lend=lend) for model in models}
-        self.quota_nodes[name] = QuotaNode(name, NodeKind.TENANT, parent, Fraction(weight), quotas)
+        self.quota_nodes[name] = QuotaNode(
+            name, NodeKind.TENANT, parent, Fraction(weight), quotas, preemption or Preemption(), fungibility or Fungibility()
+        )
         return name
 
-    def project(self, name: str, *, parent: str) -> str:
-        self.quota_nodes[name] = QuotaNode(name, NodeKind.PROJECT, parent)
+    def project(self, name: str, gpus: int | None = 0, *, parent: str) -> str:
+        """A project; without GPUs of its own it uses its tenant's quota."""
+        self.quota_nodes[name] = QuotaNode(name, NodeKind.PROJECT, parent, quotas={"h200": quota(gpus)} if gpus else {})
         return name
 
     def job(
@@ -115,8 +124,10 @@ class World:
         started_ms: int | None = None,
         limit_ms: int = HOUR_MS,
         cpus: int = 0,
+        priority: int = 0,
+        **other: object,
     ) -> str:
-        """Let a job run with one replica per node on the given devices."""
+        """Let a job run with one replica per node on the given devices. `other` are fields of RunningJob."""
         self._ensure_tenant(tenant)
         self._seq += 1
         counts = {len(devices) for devices in on.values()}
@@ -125,7 +136,8 @@ class World:
         shape = self._shape(counts.pop(), len(on), (model,), cpus, 0, ())
         since = self.now_ms if started_ms is None else started_ms
         job, lease = f"job-{self._seq}", f"lea-{self._seq}"
-        self.running.append(RunningJob(job, 1, lease, tenant, shape, since, limit_ms, self._seq, since, model, slices, tuple(on)))
+        held = RunningJob(job, 1, lease, tenant, shape, since, limit_ms, self._seq, since, model, slices, tuple(on), priority)
+        self.running.append(replace(held, **other))  # type: ignore[arg-type]
         return job
 
     def _ensure_tenant(self, tenant: str) -> None:
@@ -149,6 +161,8 @@ class World:
             tree=Tree(self.quota_nodes.values()),
             running=self.running,
             classes=[JobClass(key, jobs) for key, jobs in classes.items()],
+            nominations=self.nominations,
+            recent_preemptions=self.recent_preemptions,
         )
 
     def check(self) -> Plan:
@@ -167,6 +181,53 @@ class World:
         assert job in starts, f"{job} waits: {self.reason(job)}"
         assert tuple(dict.fromkeys(starts[job].nodes)) == nodes
 
+    def expect_preempted(self, job: str, *victims: str) -> None:
+        """The job waits for exactly these victims, in any order."""
+        plan = self.check()
+        assert sorted(item.job for item in plan.preemptions if item.beneficiary == job) == sorted(victims)
+        assert job in {item.job for item in plan.nominations}, self.reason(job)
+
+    def causes(self) -> dict[str, str]:
+        """Return why each victim of the plan has to leave."""
+        return {item.job: item.cause.value for item in self.check().preemptions}
+
+    def follow(self, plan: Plan) -> None:
+        """Let a plan come true: starts run, victims are told to leave, nominations are held."""
+        keys = {pending.job: (key, pending) for key, pending in self.jobs}
+        for start in plan.starts:
+            key, pending = keys[start.job]
+            self.running.append(
+                RunningJob(
+                    start.job,
+                    start.attempt,
+                    f"lea-{start.job}",
+                    key.tenant,
+                    key.shape,
+                    self.now_ms,
+                    key.limit_ms,
+                    pending.seq,
+                    pending.submitted_ms,
+                    start.flavor,
+                    start.slices,
+                    start.nodes,
+                    key.priority,
+                    key.is_preemptible,
+                )
+            )
+        started = {start.job for start in plan.starts}
+        self.jobs = [item for item in self.jobs if item[1].job not in started]
+        victims = {item.job for item in plan.preemptions}
+        releases_ms = self.now_ms + self.policy.preemption_grace_ms
+        self.running = [replace(job, releases_ms=releases_ms) if job.job in victims else job for job in self.running]
+        self.nominations = plan.nominations
+
+    def release(self) -> None:
+        """Let everybody who was told to leave be gone, and queue them again with their submit time."""
+        for job in [job for job in self.running if job.is_leaving]:
+            self.running.remove(job)
+            key = ClassKey(job.tenant, job.shape, job.limit_ms, job.priority, is_preemptible=job.is_preemptible)
+            self.jobs.append((key, PendingJob(job.job, job.seq, job.submitted_ms, job.attempt + 1)))
+
     def expect_waiting(self, job: str, code: ReasonCode) -> Reason:
         """The job waits for this reason, which is returned."""
         reason = self.reason(job)
@@ -176,47 +237,11 @@ class World:
     def reason(self, job: str) -> Reason:
         plan = self.check()
         assert job not in {start.job for start in plan.starts}, f"{job} starts"
+        for nomination in plan.nominations:
+            if nomination.job == job:
+                return nominate.reason(nomination)
         key = next(key for key, pending in self.jobs if pending.job == job)
         return next(item.reason for item in plan.reasons if item.class_key == key)
 
     def forecast(self, job: str, *, depth: int = 100) -> Forecast | None:
         return forecast_jobs(self.snapshot(), depth, plan=self.check()).get(job)
-
-
-def verify(snapshot: Snapshot, plan: Plan) -> None:
-    """Assert the invariants of the design that a plan can break."""
-    pending = {job.job: (item.key, job) for item in snapshot.classes for job in item.jobs}
-    started = [start.job for start in plan.starts]
-    assert len(set(started)) == len(started), "a job starts twice"
-    held = {(piece.node, piece.device_index) for job in snapshot.running for piece in job.slices}
-    tree = snapshot.tree.copy()
-    nodes = {node.name: node for node in snapshot.nodes}
-    for start in plan.starts:
-        key, job = pending[start.job]
-        assert start.attempt == job.attempt
-        assert len(start.slices) == key.shape.slices, "a gang has not all its slices"
-        assert len(start.nodes) == key.shape.replicas
-        assert len({nodes[name].site for name in start.nodes}) == 1, "a gang spans sites"
-        for piece in start.slices:
-            assert start.nodes[piece.replica] == piece.node, "a replica is split over nodes"
-            assert (piece.node, piece.device_index) not in held, "a slice is given twice"
-            assert piece.device_index < len(nodes[piece.node].devices)
-            held.add((piece.node, piece.device_index))
-        assert all(nodes[name].is_schedulable for name in start.nodes)
-        usage = usage_of(key.shape, model_of(start.flavor, snapshot.flavors))
-        for resource, wanted in usage.items():
-            assert not tree.governs(key.tenant, resource) or wanted <= tree.available(key.tenant, resource), "over quota"
-        tree.add(key.tenant, usage)
-    _verify_machines(snapshot, plan, nodes)
-    answered = {item.class_key for item in plan.reasons}
-    assert all(key in answered for name, (key, _) in pending.items() if name not in started), "a waiting job has no reason"
-
-
-def _verify_machines(snapshot: Snapshot, plan: Plan, nodes: Mapping[str, Node]) -> None:
-    pending = {job.job: item.key for item in snapshot.classes for job in item.jobs}
-    holders = [(job.shape, job.nodes) for job in snapshot.running] + [(pending[start.job].shape, start.nodes) for start in plan.starts]
-    for name in {name for _, on in holders for name in on}:
-        cpu = sum(shape.cpu_milli_per_replica for shape, on in holders for node in on if node == name)
-        memory = sum(shape.memory_bytes_per_replica for shape, on in holders for node in on if node == name)
-        assert cpu <= nodes[name].cpu_milli, f"{name}: more CPU is given than it has"
-        assert memory <= nodes[name].memory_bytes, f"{name}: more memory is given than it has"

@@ -91,7 +91,6 @@ def test_job_without_gpus_names_the_node_of_each_replica() -> None:
             id="capacity reservations",
         ),
         pytest.param("generate: [{trace: openb}]", "generate[0]", id="generated jobs"),
-        pytest.param("  - {name: b, preemption: {within_tenant: lower_priority}}", "tenants[1].preemption.within_tenant", id="preemption"),
     ],
 )
 def test_what_the_core_cannot_decide_is_refused_by_its_path(part: str, path: str) -> None:

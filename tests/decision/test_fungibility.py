@@ -1,0 +1,83 @@
+"""Ordered flavors: whether a job borrows or preempts on one before it tries the next. Defaults are Kueue's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from quotas.tree import Fungibility, Preemption, PreemptWithin, Reclaim, WhenCanBorrow, WhenCanPreempt
+from tests.decision.world import World, quota
+
+BOTH = Preemption(PreemptWithin.LOWER_PRIORITY, Reclaim.ANY)
+FLAVORS = ("h200", "l40s")
+NEXT_BEFORE_BORROWING = Fungibility(when_can_borrow=WhenCanBorrow.TRY_NEXT_FLAVOR)
+PREEMPT_FIRST = Fungibility(when_can_preempt=WhenCanPreempt.PREEMPT)
+
+
+@pytest.fixture
+def mixed(world: World) -> World:
+    """A node of each model and a cohort that owns eight of both; tenant x owns nothing of h200 and four of l40s."""
+    world.policy = replace(world.policy, fair_sharing=False)
+    world.node("a")
+    world.node("b", model="l40s")
+    world.cohort("all")
+    world.quota_nodes["all"] = replace(world.quota_nodes["all"], quotas={model: quota(4) for model in FLAVORS})
+    return world
+
+
+def tenant(world: World, choice: Fungibility, *, h200: int = 0, l40s: int = 4, name: str = "x") -> None:
+    world.tenant(name, parent="all", models=FLAVORS, preemption=BOTH, fungibility=choice)
+    world.quota_nodes[name] = replace(world.quota_nodes[name], quotas={"h200": quota(h200), "l40s": quota(l40s)})
+
+
+def test_job_borrows_on_its_first_flavor_by_default(mixed: World) -> None:
+    tenant(mixed, Fungibility())
+    mixed.expect(mixed.job(models=FLAVORS), on="a")
+
+
+def test_job_may_look_for_a_flavor_without_borrowing_first(mixed: World) -> None:
+    tenant(mixed, NEXT_BEFORE_BORROWING)
+    mixed.expect(mixed.job(models=FLAVORS), on="b")
+
+
+def test_job_borrows_on_the_first_flavor_when_it_would_on_all(mixed: World) -> None:
+    tenant(mixed, NEXT_BEFORE_BORROWING, l40s=0)
+    mixed.expect(mixed.job(models=FLAVORS), on="a")
+
+
+def test_job_takes_the_next_flavor_rather_than_preempt_by_default(mixed: World) -> None:
+    tenant(mixed, Fungibility(), h200=4)
+    mixed.quota_nodes["all"] = replace(mixed.quota_nodes["all"], quotas={})
+    mixed.runs({"a": range(4)}, priority=-1)
+    mixed.expect(mixed.job(models=FLAVORS), on="b")
+
+
+def test_job_may_preempt_before_it_takes_the_next_flavor(mixed: World) -> None:
+    tenant(mixed, PREEMPT_FIRST, h200=4)
+    mixed.quota_nodes["all"] = replace(mixed.quota_nodes["all"], quotas={})
+    low = mixed.runs({"a": range(4)}, priority=-1)
+    mixed.expect_preempted(mixed.job(models=FLAVORS), low)
+
+
+def test_job_takes_the_next_flavor_when_nobody_can_leave_on_the_first(mixed: World) -> None:
+    tenant(mixed, PREEMPT_FIRST, h200=4)
+    mixed.quota_nodes["all"] = replace(mixed.quota_nodes["all"], quotas={})
+    mixed.runs({"a": range(4)}, priority=9)
+    mixed.expect(mixed.job(models=FLAVORS), on="b")
+
+
+def test_flavor_on_which_only_lent_quota_is_taken_back_is_better(mixed: World) -> None:
+    tenant(mixed, Fungibility(), h200=4)
+    tenant(mixed, Fungibility(), l40s=0, name="y")
+    mixed.quota_nodes["all"] = replace(mixed.quota_nodes["all"], quotas={})
+    mixed.runs({"a": range(4)}, priority=-1)
+    lent = mixed.runs({"b": range(4)}, model="l40s", tenant="y", priority=9)
+    mixed.expect_preempted(mixed.job(models=FLAVORS), lent)
+    assert mixed.causes() == {lent: "reclaim"}
+
+
+def test_project_chooses_as_its_tenant_says(mixed: World) -> None:
+    tenant(mixed, NEXT_BEFORE_BORROWING)
+    mixed.project("p", parent="x")
+    mixed.expect(mixed.job(models=FLAVORS, tenant="p"), on="b")
