@@ -1,4 +1,4 @@
-"""`terraced decide`, `terraced simulate` and `terraced scenario validate`: ask the decision core "what if".
+"""`terraced decide`, `simulate` and `scenario`: ask the decision core "what if", check scenario files and make them from manifests.
 
 Owns arguments, exit codes and the reading of files. Does not own the format or any rule (scheduler/sim/), or tables
 (scenario_tables.py). Standard output carries the answer and nothing else. Exit codes: 0 answered; 2 the file breaks the
@@ -18,7 +18,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from scheduler.sim import answers, reading
+from scheduler.sim import answers, kueue, kueue_documents, reading
 from scheduler.sim.problems import ScenarioError, UnsupportedError
 from scheduler.sim.scenario import Scenario
 from scheduler.sim.simulate import simulate
@@ -27,6 +27,8 @@ from terraced import scenario_tables
 EXIT_INVALID = 2
 EXIT_UNSUPPORTED = 3
 PROBLEMS_PRINTED = 100  # per file; a file made by a program can be wrong a million times in the same way
+MANIFEST_SUFFIXES = (".yaml", ".yml", ".json")
+MANIFEST_FILES_MAXIMUM = 10_000
 KIB_BYTES = 1024  # the unit of ru_maxrss on Linux
 
 
@@ -39,6 +41,9 @@ class OutputFormat(StrEnum):
 
 File = Annotated[Path, typer.Argument(metavar="SCENARIO", help="A scenario file (docs/scenario.md).")]
 Files = Annotated[list[Path], typer.Argument(metavar="SCENARIO...", help="Scenario files (docs/scenario.md).")]
+Manifests = Annotated[Path, typer.Argument(metavar="DIR", help="A folder with Kueue manifests (.yaml, .yml, .json), or one file.")]
+GpuResource = Annotated[str, typer.Option("--gpu-resource", metavar="NAME", help="The resource that counts GPUs.")]
+Output = Annotated[Path | None, typer.Option("--output", metavar="FILE", help="Write the scenario here instead of to standard output.")]
 Format = Annotated[OutputFormat, typer.Option("--format", help="table for people, json for programs.")]
 Events = Annotated[Path | None, typer.Option("--events", metavar="FILE", help="Write one JSON line per start, end and preemption.")]
 
@@ -49,6 +54,7 @@ def register(app: typer.Typer) -> None:
     app.command(name="simulate")(simulate_command)
     scenario_app = typer.Typer(no_args_is_help=True, help="Work with scenario files.")
     scenario_app.command(name="validate")(validate_command)
+    scenario_app.command(name="from-kueue")(from_kueue_command)
     app.add_typer(scenario_app, name="scenario")
 
 
@@ -90,6 +96,49 @@ def validate_command(scenarios: Files) -> None:
             typer.echo(f"{path}: valid: {_summary(found)}")
     if not is_valid:
         raise typer.Exit(EXIT_INVALID)
+
+
+def from_kueue_command(manifests: Manifests, gpu_resource: GpuResource = kueue.GPU_RESOURCE, output: Output = None) -> None:
+    """Turn Kueue manifests into a scenario; standard error names every field that had to be left out."""
+    texts: dict[str, str] = {}
+    for path in _manifest_files(manifests):
+        try:
+            texts[str(path)] = path.read_text(encoding="utf-8")
+        except OSError as error:
+            _refuse(path, error.strerror or "cannot be read", EXIT_INVALID)
+        except UnicodeDecodeError as error:
+            _refuse(path, f"is not UTF-8 at byte {error.start}", EXIT_INVALID)
+    try:
+        found = kueue.convert(texts, gpu_resource=gpu_resource)
+    except kueue_documents.KueueError as error:
+        _say(str(error))
+        raise typer.Exit(EXIT_INVALID) from None
+    text = kueue.to_yaml(found.scenario)
+    _, problems = reading.examine(text)
+    if problems:
+        _refuse(manifests, f"has no scenario: {problems[0]}", EXIT_INVALID)
+    for note in found.notes:
+        _say(str(note))
+    if output is None:
+        typer.echo(text, nl=False)
+        return
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        _refuse(output, error.strerror or "cannot be written", EXIT_INVALID)
+
+
+def _manifest_files(folder: Path) -> list[Path]:
+    """Return the manifests in a folder, or the one file that is named, with bounds on their number and size."""
+    try:
+        files = sorted(path for path in folder.rglob("*") if path.suffix in MANIFEST_SUFFIXES and path.is_file()) or [folder]
+        if files == [folder] and folder.is_dir():
+            _refuse(folder, f"holds no file with {', '.join(MANIFEST_SUFFIXES)}", EXIT_INVALID)
+        if len(files) > MANIFEST_FILES_MAXIMUM or sum(path.stat().st_size for path in files) > reading.FILE_BYTES_MAXIMUM:
+            _refuse(folder, f"holds more than {MANIFEST_FILES_MAXIMUM} manifests or {reading.FILE_BYTES_MAXIMUM} bytes", EXIT_INVALID)
+    except OSError as error:
+        _refuse(folder, error.strerror or "cannot be read", EXIT_INVALID)
+    return files
 
 
 def _summary(scenario: Scenario) -> str:
@@ -148,5 +197,9 @@ def _refuse(path: Path, message: str, status: int) -> NoReturn:
 
 
 def _complain(path: Path, message: str) -> None:
+    _say(f"{path}: {message}")
+
+
+def _say(message: str) -> None:
     # One line whatever the path or the message holds: scripts read it as one.
-    typer.echo(" ".join(f"{path}: {message}".split()), err=True)
+    typer.echo(" ".join(message.split()), err=True)
