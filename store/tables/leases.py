@@ -27,6 +27,7 @@ class Lease(SQLModel, table=True):
         Index("lease_by_tenant", "tenant_id", "granted_at_ms"),
         Index("lease_to_rate", "rated_at_ms", "ended_at_ms"),
         CheckConstraint("running_at_ms IS NULL OR running_at_ms >= granted_at_ms", name="lease_runs_after_grant"),
+        CheckConstraint("running_at_ms IS NULL OR ended_at_ms IS NULL OR ended_at_ms >= running_at_ms", name="lease_ends_after_run"),
         CheckConstraint("ended_at_ms IS NULL OR ended_at_ms >= granted_at_ms", name="lease_ends_after_grant"),
         CheckConstraint("released_at_ms IS NULL OR ended_at_ms IS NOT NULL", name="lease_ended_before_release"),
         CheckConstraint("released_at_ms IS NULL OR released_at_ms >= ended_at_ms", name="lease_released_after_end"),

@@ -74,7 +74,7 @@ class World:
         """Return the command that submits `count` jobs of one shape."""
         shape = Shape(("h200",) if gpus else (), replicas, gpus)
         key = jobs.class_key(f"ten_{tenant}", f"prj_{tenant}", shape, limit_ms=HOUR_MS, priority=0)
-        given = {
+        given: dict[str, Any] = {
             "name": None,
             "project": "default",
             "tier": "standard",

@@ -427,6 +427,7 @@ def upgrade() -> None:
         sa.CheckConstraint("ended_at_ms IS NULL OR ended_at_ms >= granted_at_ms", name="lease_ends_after_grant"),
         sa.CheckConstraint("released_at_ms IS NULL OR ended_at_ms IS NOT NULL", name="lease_ended_before_release"),
         sa.CheckConstraint("released_at_ms IS NULL OR released_at_ms >= ended_at_ms", name="lease_released_after_end"),
+        sa.CheckConstraint("running_at_ms IS NULL OR ended_at_ms IS NULL OR ended_at_ms >= running_at_ms", name="lease_ends_after_run"),
         sa.CheckConstraint("running_at_ms IS NULL OR running_at_ms >= granted_at_ms", name="lease_runs_after_grant"),
         sa.ForeignKeyConstraint(
             ["flavor"],
