@@ -55,7 +55,9 @@ class _Run:
 
     def ending(self) -> tuple[int, str, Mapping[str, object]]:
         """Return when and how it ends, as an agent says it: `exited` or `lost`, with its data."""
-        ends = [self._own_end()]
+        ends = [self._own_end()]  # of two things at one time the first in this list happens
+        if self.lost_ms is not None:
+            ends.append((self.lost_ms, "lost", {"message": "the node's agent was restarted and its leases ended with it"}))
         if self.started_ms is not None:
             over_ms = self.started_ms + self.order.limit_ms
             notice_ms = min(self.script.stop_ms, self.order.grace_ms)
@@ -64,8 +66,6 @@ class _Run:
             ends.append((over_ms + notice_ms, "exited", told))
         if self.stopped_ms is not None:
             ends.append(self._stopped_end(self.stopped_ms))
-        if self.lost_ms is not None:
-            ends.append((self.lost_ms, "lost", {"message": "the node's agent was restarted and its leases ended with it"}))
         return min(ends, key=lambda end: end[0])
 
     def _own_end(self) -> tuple[int, str, Mapping[str, object]]:
@@ -106,34 +106,43 @@ class FakeExecutor:
         self._runs: dict[str, _Run] = {}
         self._over: dict[str, Status] = {}  # leases that were stopped before they were started, or are gone; oldest first
         self._silent: set[str] = set()
+        self._waiting: dict[tuple[str, str], Order] = {}  # words for silent nodes, by lease and word
         self._sequence = itertools.count(1)
 
     async def start(self, order: Order, /) -> Handle:
         """Begin the lease's script, once; FatalError when it names no node."""
         if not order.nodes:
             raise FatalError(f"lease {order.lease_id} names no node")
-        if order.lease_id not in self._runs and order.lease_id not in self._over:
-            self._runs[order.lease_id] = _Run(order, self._script(order), self._now_ms())
+        self._say("start", order)
         return {"executor": "fake", "lease": order.lease_id}
 
     async def stop(self, order: Order, /) -> None:
         """Give notice to the lease. One that was never started never will be."""
-        run = self._runs.get(order.lease_id)
-        if run is None:
+        self._say("stop", order)
+
+    def _say(self, word: str, order: Order) -> None:
+        """Do it now, or, for a node that is cut off, when it is heard again."""
+        if self._silent.intersection(order.nodes):
+            self._waiting[order.lease_id, word] = order
+        elif word == "start":
+            if order.lease_id not in self._runs and order.lease_id not in self._over:
+                self._runs[order.lease_id] = _Run(order, self._script(order), self._now_ms())
+        elif order.lease_id not in self._runs:
             self._remember_over(order.lease_id, Status(Phase.GONE))
-        elif run.stopped_ms is None:
-            run.stopped_ms = self._now_ms()
+        elif self._runs[order.lease_id].stopped_ms is None:
+            self._runs[order.lease_id].stopped_ms = self._now_ms()
 
     async def status(self, orders: Sequence[Order], /) -> Mapping[str, Status]:
         """Return what `advance` would report by now, or has reported."""
-        return {order.lease_id: self._status(order.lease_id) for order in orders}
+        return {
+            order.lease_id: Status(Phase.OUT_OF_SIGHT) if self._silent.intersection(order.nodes) else self._status(order.lease_id)
+            for order in orders
+        }
 
     def _status(self, lease_id: str) -> Status:
         run = self._runs.get(lease_id)
         if run is None:
             return self._over.get(lease_id, Status(Phase.ABSENT))
-        if self._silent.intersection(run.order.nodes):
-            return Status(Phase.OUT_OF_SIGHT)
         times = {kind: (at_ms, data) for at_ms, _, kind, data in run.happened(self._now_ms())}
         ended_ms, told = times.get("exited") or times.get("lost") or (None, {})
         started_ms, gone_ms = (times[kind][0] if kind in times else None for kind in ("started", "gone"))
@@ -177,12 +186,19 @@ class FakeExecutor:
             del self._over[next(iter(self._over))]
 
     def silence(self, node: str) -> None:
-        """Cut the node off: its leases go on and nobody hears of it."""
+        """Cut the node off: its leases go on, nobody hears of it, and it hears of nothing."""
         self._silent.add(node)
 
-    def restart(self, node: str) -> None:
-        """Bring the node's agent back after a restart: its leases are lost, and what waited to be told is told."""
+    def reconnect(self, node: str) -> None:
+        """Let a silent node be heard again: what waited on either side is told."""
         self._silent.discard(node)
+        waiting, self._waiting = self._waiting, {}
+        for (_, word), order in waiting.items():
+            self._say(word, order)
+
+    def restart(self, node: str) -> None:
+        """Bring the node's agent back after a restart: its leases are lost, and what waited is told."""
         for run in self._runs.values():
             if node in run.order.nodes and run.gone_ms > self._now_ms() and run.lost_ms is None:
                 run.lost_ms = self._now_ms()
+        self.reconnect(node)

@@ -71,7 +71,8 @@ async def test_lease_that_takes_longer_than_its_grace_is_charged_until_the_grace
     await world.settle()
 
     (lease,) = await world.leases(job)
-    assert (await world.state(job), lease["ended_at_ms"] - T0_MS, lease["grace_ms"]) == ("cancelled", 0, 5_000)
+    assert (await world.state(job), lease["end_cause"], lease["grace_ms"]) == ("cancelled", "node_lost", 5_000)
+    assert [lease[name] - T0_MS for name in ("ended_at_ms", "released_at_ms")] == [5_000, 60_000]
 
 
 async def test_cancel_of_an_ended_job_changes_nothing(store: Store) -> None:
@@ -86,15 +87,25 @@ async def test_cancel_of_an_ended_job_changes_nothing(store: Store) -> None:
     assert await world.everything() == before
 
 
-@pytest.mark.parametrize("moment", ["started", "exited"])
-async def test_cancel_between_reading_and_writing_loses_neither_the_cancel_nor_what_was_seen(store: Store, moment: str) -> None:
+@pytest.mark.parametrize(
+    ("moment", "failure", "state"),
+    [
+        pytest.param("running", None, "cancelled", id="when a start was seen"),
+        pytest.param("succeeded", None, "succeeded", id="when a success was seen"),
+        pytest.param("queued", "node", "cancelled", id="when a failure of ours was seen"),
+    ],
+)
+async def test_cancel_between_reading_and_writing_loses_neither_the_cancel_nor_what_was_seen(
+    store: Store, moment: str, failure: str | None, state: str
+) -> None:
     world = await Fleet(store).begin()
-    job = await world.submit(script=Script(start_ms=1_000, duration_ms=9_000 if moment == "started" else 500))
+    duration_ms = 9_000 if moment == "running" else 500
+    job = await world.submit(script=Script(start_ms=1_000, duration_ms=duration_ms, failure_class=failure))
     await world.settle()
     await world.pass_time(2_000)
 
     async def cancel_first(command: Command[Any]) -> None:
-        if isinstance(command, ApplyChanges) and (await world.job(job)).target == "run":
+        if isinstance(command, ApplyChanges) and command.changes[-1].job.get("state") == moment:
             await world.cancel(job)
 
     await world.step(world.scheduler(HookedStore(store, before=cancel_first), holder=world.loop.holder))
@@ -102,7 +113,7 @@ async def test_cancel_between_reading_and_writing_loses_neither_the_cancel_nor_w
     await world.settle()
 
     (lease,) = await world.leases(job)
-    assert (await world.state(job), lease["running_at_ms"]) == ("cancelled" if moment == "started" else "succeeded", T0_MS + 1_000)
+    assert (await world.state(job), lease["running_at_ms"]) == (state, T0_MS + 1_000)
     assert lease["released_at_ms"] is not None
 
 

@@ -173,6 +173,11 @@ class Fleet:
         self.silent.add(node)
         self.fake.silence(node)
 
+    def reconnect(self, node: str) -> None:
+        """Let a node be heard again."""
+        self.silent.discard(node)
+        self.fake.reconnect(node)
+
     async def restart(self, node: str) -> None:
         """Bring a node back with a new boot of its agent: its leases are lost."""
         self.silent.discard(node)
