@@ -18,8 +18,8 @@ KEY_FILE_MODE = 0o600
 
 
 def first_operator(store: Store, key_path: Path) -> bool:
-    """Make the first operator and write its key to `key_path`; False, changing nothing, when there is an operator with a key already."""
-    if store.read_blocking(HasOperator()):
+    """Make the first operator and write its key to `key_path`; False, changing nothing, when an operator has a key that works already."""
+    if store.read_blocking(HasOperator(clock.now_ms())):
         return False
     secret = auth.new_secret()
     _write(key_path, secret.bearer)

@@ -141,7 +141,8 @@ def validation_errors(errors: Sequence[Mapping[str, Any]]) -> list[dict[str, Any
     return answers
 
 
-def _request_id(request: Request) -> str | None:
+def request_id_of(request: Request) -> str | None:
+    """Return what the request is called in answers and logs."""
     identifier: str | None = request.scope.get("terrace.request_id")
     return identifier
 
@@ -149,7 +150,7 @@ def _request_id(request: Request) -> str | None:
 async def _on_refusal(request: Request, error: Exception) -> Response:
     if not isinstance(error, RefusalError):
         raise error
-    return response(*of_refusal(error, request_id=_request_id(request)))
+    return response(*of_refusal(error, request_id=request_id_of(request)))
 
 
 async def _on_invalid(request: Request, error: Exception) -> Response:
@@ -158,7 +159,7 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
     errors = validation_errors(error.errors())
     detail = "; ".join(f"{item['field']}: {item['message']}" for item in errors[:3])
     status = HTTPStatus.UNPROCESSABLE_ENTITY
-    return response(body(status, "invalid_request", detail, errors=errors, request_id=_request_id(request)))
+    return response(body(status, "invalid_request", detail, errors=errors, request_id=request_id_of(request)))
 
 
 async def _on_http(request: Request, error: Exception) -> Response:
@@ -166,20 +167,20 @@ async def _on_http(request: Request, error: Exception) -> Response:
         raise error
     if isinstance(error, UnreadableError):
         headers = {"Connection": "close"} if error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE else {}
-        return response(of_unreadable(error, request_id=_request_id(request)), headers)
+        return response(of_unreadable(error, request_id=request_id_of(request)), headers)
     codes = {404: "route_not_found", 405: "method_not_allowed", 400: "malformed_request"}
     code = codes.get(error.status_code, "http_error")
-    return response(body(error.status_code, code, str(error.detail), request_id=_request_id(request)), error.headers)
+    return response(body(error.status_code, code, str(error.detail), request_id=request_id_of(request)), error.headers)
 
 
 async def _on_disconnect(request: Request, _error: Exception) -> Response:
     """The client left while it was sending: nobody reads this, and it is no defect."""
-    return response(body(400, "malformed_request", "the client left", request_id=_request_id(request)))
+    return response(body(400, "malformed_request", "the client left", request_id=request_id_of(request)))
 
 
 async def _on_defect(request: Request, error: Exception) -> Response:
-    log.error("request failed", request_id=_request_id(request), method=request.method, path=request.url.path, exc_info=error)
-    return response(body(500, "internal_error", "the service failed; quote the request_id", request_id=_request_id(request)))
+    log.error("request failed", request_id=request_id_of(request), method=request.method, path=request.url.path, exc_info=error)
+    return response(body(500, "internal_error", "the service failed; quote the request_id", request_id=request_id_of(request)))
 
 
 def install(app: FastAPI) -> None:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Annotated, Any, NoReturn, TypeVar
 
 from fastapi import Header, Request, Response
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
-from api import clock, problem_codes, problems
+from api import clock, problems
 from store.commands import Command
 from store.engine import Store
 from store.errors import InvalidError, RefusalError, StaleError
@@ -23,6 +23,7 @@ from store.identity import Principal
 KEY_LENGTH_MAXIMUM = 255
 RACES_MAXIMUM = 3
 CREATED = 201
+ERRORS_FROM = 400
 REPLAYED = "Idempotency-Replayed"
 
 T = TypeVar("T")
@@ -72,9 +73,10 @@ async def create(
     digest = hashlib.sha256(await request.body()).hexdigest() if key is not None else ""
     wrapped = OnceOnly(command, render, principal.user_id, key, route, body_sha256=digest, now_ms=clock.now_ms())
     answered = await _run(store, wrapped)
-    headers = {REPLAYED: "true"} if answered.is_replayed else None
-    media_type = "application/json" if answered.status < 400 else problem_codes.MEDIA_TYPE
-    return Response(answered.body, answered.status, headers, media_type)
+    headers = {REPLAYED: "true"} if answered.is_replayed else {}
+    if answered.status < ERRORS_FROM:
+        return Response(answered.body, answered.status, headers, "application/json")
+    return problems.response(from_json(answered.body) | {"request_id": problems.request_id_of(request)}, headers)
 
 
 async def refused(request: Request, principal: Principal, *, key: str | None, refusal: RefusalError) -> Response:

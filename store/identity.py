@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 
-from sqlalchemy import Connection, and_, bindparam, insert, select, update
+from sqlalchemy import Connection, and_, bindparam, insert, or_, select, update
 
 from store import duplicates
 from store.errors import ConflictError, InvalidError, NotFoundError
@@ -355,17 +355,21 @@ class PrincipalByKey:
 
 @dataclass(frozen=True, slots=True)
 class HasOperator:
-    """Whether somebody may operate the service: a user with role operator that is not disabled."""
+    """Whether somebody can operate the service: an operator who is not disabled, with a key that works at `now_ms`."""
+
+    now_ms: int
 
     def fetch(self, connection: Connection, /) -> bool:
         """Return True when there is one."""
-        statement = select(_user.c.id).where(and_(_user.c.role == "operator", _user.c.is_disabled.is_(False))).limit(1)
+        works = and_(_key.c.revoked_at_ms.is_(None), or_(_key.c.expires_at_ms.is_(None), _key.c.expires_at_ms > self.now_ms))
+        joined = _key.join(_user, _user.c.id == _key.c.user_id)
+        statement = select(_key.c.id).select_from(joined).where(_user.c.role == "operator", _user.c.is_disabled.is_(False), works).limit(1)
         return connection.execute(statement).first() is not None
 
 
 @dataclass(frozen=True, slots=True)
 class CreateFirstOperator:
-    """Make an operator with a key, unless there is an operator."""
+    """Make an operator with a key, unless somebody can operate the service. One of that name who cannot gets the key."""
 
     user_id: str
     name: str
@@ -375,10 +379,14 @@ class CreateFirstOperator:
 
     def execute(self, connection: Connection, /) -> bool:
         """Return whether it was made."""
-        if HasOperator().fetch(connection):
+        if HasOperator(self.now_ms).fetch(connection):
             return False
-        user = CreateUser(self.user_id, self.name, "operator", None, self.now_ms).execute(connection)
-        CreateKey(self.key_id, user.id, "first key", self.secret_sha256, ("*",), None, None, self.now_ms).execute(connection)
+        known = and_(_user.c.role == "operator", _user.c.name == self.name)
+        user_id = connection.execute(select(_user.c.id).where(known)).scalar_one_or_none()
+        if user_id is None:
+            user_id = CreateUser(self.user_id, self.name, "operator", None, self.now_ms).execute(connection).id
+        SetUser(user_id, is_disabled=False).execute(connection)
+        CreateKey(self.key_id, user_id, "first key", self.secret_sha256, ("*",), None, None, self.now_ms).execute(connection)
         return True
 
 

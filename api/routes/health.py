@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from api import answers, problem_codes, problems, routing
+from api import answers, clock, problem_codes, problems, routing
 from store.identity import HasOperator
 
 router = routing.router("", "health")
@@ -31,11 +31,13 @@ async def readyz(request: Request) -> Response:
     problem: str | None = None
     try:
         async with asyncio.timeout(READY_SECONDS_MAXIMUM):
-            if not await request.app.state.store.read(HasOperator()):
+            if not await request.app.state.store.read(HasOperator(clock.now_ms())):
                 problem = "there is no operator yet: run `terraced init`"
     except Exception as error:  # noqa: BLE001  whatever the database's driver raises, the answer is the same
         problem = f"the database does not answer: {type(error).__name__}"
-    return answers.response({"status": "ok"}) if problem is None else problems.response(problems.body(503, "not_ready", problem))
+    if problem is not None:
+        return problems.response(problems.body(503, "not_ready", problem, request_id=problems.request_id_of(request)))
+    return answers.response({"status": "ok"})
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}})

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, TypeVar
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 T = TypeVar("T")
@@ -30,6 +30,11 @@ def _within_reach(moment: datetime) -> datetime:
     return moment.astimezone(UTC)
 
 
+def rfc3339(moment: datetime) -> str:
+    """Return a moment in UTC as the wire has it: `2026-11-24T02:22:12.123Z`."""
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 NAME_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 # Free text. A null character can be in no process argument and no row; other control characters could rewrite a reader's terminal.
 TEXT_PATTERN = r"^[^\x00]*$"
@@ -37,7 +42,12 @@ LINE_PATTERN = r"^[^\x00-\x1f\x7f-\x9f]*$"
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN, max_length=63)]
 Text = Annotated[str, StringConstraints(pattern=TEXT_PATTERN)]
 Line = Annotated[str, StringConstraints(pattern=LINE_PATTERN)]
-Timestamp = Annotated[AwareDatetime, AfterValidator(_within_reach)]
+Timestamp = Annotated[
+    AwareDatetime,
+    AfterValidator(_within_reach),
+    PlainSerializer(rfc3339, return_type=str, when_used="json-unless-none"),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
 
 
 class Request(BaseModel):
