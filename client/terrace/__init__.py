@@ -11,19 +11,40 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from terrace.sdk.client import Client
-    from terrace.sdk.errors import ApiError, ConfigError, PackingError, TerraceError, UnreachableError, WaitTimeoutError
+    from terrace.sdk.errors import (
+        ApiError,
+        ConfigError,
+        InputError,
+        NotLoggedInError,
+        PackingError,
+        TerraceError,
+        UnreachableError,
+        WaitTimeoutError,
+    )
 
 _HOMES = {
     "Client": "terrace.sdk.client",
     "ApiError": "terrace.sdk.errors",
     "ConfigError": "terrace.sdk.errors",
+    "InputError": "terrace.sdk.errors",
+    "NotLoggedInError": "terrace.sdk.errors",
     "PackingError": "terrace.sdk.errors",
     "TerraceError": "terrace.sdk.errors",
     "UnreachableError": "terrace.sdk.errors",
     "WaitTimeoutError": "terrace.sdk.errors",
 }
 
-__all__ = ["ApiError", "Client", "ConfigError", "PackingError", "TerraceError", "UnreachableError", "WaitTimeoutError"]
+__all__ = [
+    "ApiError",
+    "Client",
+    "ConfigError",
+    "InputError",
+    "NotLoggedInError",
+    "PackingError",
+    "TerraceError",
+    "UnreachableError",
+    "WaitTimeoutError",
+]
 
 
 def __getattr__(name: str) -> Any:

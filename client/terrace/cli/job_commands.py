@@ -47,7 +47,7 @@ def submit(
         bool, typer.Option("--watch", help="Show how it stands, and its output, until it ends; exit 1 unless it succeeds.")
     ] = False,
 ) -> int | None:
-    """Submit a job: terrace submit --gpus 1 -- python train.py"""
+    """Submit a job, with the current directory: terrace submit --gpus 1 -- python train.py"""
     wanted = asking.asked(job)
     accepted = session.client.submit_spec(wanted.spec, working_directory=wanted.working_directory, on_upload=watching.Upload())
     output = session.output

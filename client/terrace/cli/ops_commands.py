@@ -89,6 +89,21 @@ def create_user(
     session.output.user(session.client.create_user(name, role=role, tenant=tenant))
 
 
+def set_user(
+    session: Session,
+    name: Annotated[str, typer.Argument(metavar="USER", help="Name of the user.")],
+    tenant: OfTenant = None,
+    disable: Annotated[
+        bool | None, typer.Option("--disable/--enable", help="Stop the user's keys from working, or undo it.", show_default=False)
+    ] = None,
+) -> None:
+    """Disable a user, or enable it again."""
+    if disable is None:
+        raise InputError("disable", "nothing to change; name --disable or --enable")
+    user = session.client.user(name, tenant=tenant)
+    session.output.user(session.client.set_user(user.id, is_disabled=disable))
+
+
 def list_users(
     session: Session, tenant: OfTenant = None, name: Annotated[str | None, typer.Option(help="Only users with this name.")] = None
 ) -> None:
@@ -222,7 +237,7 @@ def _need_one(**options: object) -> None:
 _GROUPS: tuple[tuple[str, str, dict[str, Callable[..., None]]], ...] = (
     ("tenant", "Businesses.", {"create": create_tenant, "set": set_tenant, "list": list_tenants}),
     ("project", "Bodies of work in a tenant.", {"create": create_project, "list": list_projects}),
-    ("user", "People and service accounts.", {"create": create_user, "list": list_users}),
+    ("user", "People and service accounts.", {"create": create_user, "set": set_user, "list": list_users}),
     ("key", "API keys.", {"create": create_key, "list": list_keys, "revoke": revoke_key}),
     ("quota", "What tenants may hold at once.", {"set": set_quota, "list": list_quotas}),
     ("node", "Machines.", {"create": create_node, "set": set_node, "show": show_node, "list": list_nodes}),

@@ -176,7 +176,8 @@ class TableOutput(Output):
         write_grid(grid)
 
     def user(self, user: UserAnswer) -> None:
-        say(f"user {user.name}{f' of {user.tenant}' if user.tenant else ''}: {user.role.value}, {user.id}")
+        state = ", disabled" if user.is_disabled else ""
+        say(f"user {user.name}{f' of {user.tenant}' if user.tenant else ''}: {user.role.value}{state}, {user.id}")
 
     def keys(self, keys: Sequence[KeyAnswer]) -> None:
         grid = Grid(["id", "user id", "name", "node", "scopes", "created", "expires", "revoked"])

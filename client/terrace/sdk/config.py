@@ -12,6 +12,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from terrace.sdk.errors import ConfigError, NotLoggedInError
 
@@ -49,9 +50,16 @@ def resolve(url: str | None = None, key: str | None = None, *, environment: Mapp
 
 
 def check_url(url: str) -> str:
-    """Return the address without a final slash; ConfigError unless it is an http(s) URL."""
+    """Return the address without a final slash; ConfigError unless it is an http(s) URL with a host and nothing secret in it."""
     if not url.startswith(("http://", "https://")):
         raise ConfigError(f"url: {url!r} must begin with http:// or https://")
+    try:
+        parts = urlsplit(url)
+        is_plain = bool(parts.hostname) and parts.port != 0 and not (parts.query or parts.fragment or "@" in parts.netloc)
+    except ValueError:
+        is_plain = False
+    if not is_plain or not url.isprintable() or " " in url:
+        raise ConfigError(f"url: {url!r} must be a host with an optional port and path, such as http://127.0.0.1:8470")
     return url.rstrip("/")
 
 
@@ -81,7 +89,17 @@ def read(file: Path) -> dict[str, str]:
 
 
 def write(config: Config, file: Path) -> None:
-    """Replace the file's settings at once, readable by its owner only; nobody else can read the key even for a moment."""
+    """Replace the file's settings at once, readable by its owner only; ConfigError when that cannot be.
+
+    Nobody else can read the key, not even for a moment.
+    """
+    try:
+        _write(config, file)
+    except OSError as error:
+        raise ConfigError(f"{file}: {error}") from error
+
+
+def _write(config: Config, file: Path) -> None:
     file.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
     temporary = file.with_name(f".{file.name}.{os.getpid()}.part")
     temporary.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ Owns one method per verb, each of which the command line calls too. Does not own
 
 from __future__ import annotations
 
+import codecs
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -13,7 +14,6 @@ from typing import Any
 
 import httpx
 
-from terrace.models.common import Page
 from terrace.models.fleet import FlavorAnswer, QuotaAnswer
 from terrace.models.jobs import (
     ArchiveAnswer,
@@ -33,7 +33,7 @@ from terrace.models.usage import UsageReport
 from terrace.sdk import packing, streams
 from terrace.sdk.errors import ApiError, UnreachableError, WaitTimeoutError
 from terrace.sdk.packing import Archive
-from terrace.sdk.transport import CONNECT_SECONDS_MAXIMUM, UPLOAD_SECONDS_MAXIMUM, Transport
+from terrace.sdk.transport import CONNECT_SECONDS_MAXIMUM, RETRYABLE_STATUSES, UPLOAD_SECONDS_MAXIMUM, Transport, path_of
 
 JOBS_DEFAULT = 100
 POLL_SECONDS = 1.0
@@ -82,7 +82,7 @@ class JobVerbs:
     def has_archive(self, sha256: str) -> bool:
         """Tell whether the service has this archive of the caller's tenant."""
         try:
-            self._wire.send("HEAD", f"/v1/archives/{sha256}")
+            self._wire.send("HEAD", path_of("v1", "archives", sha256))
         except ApiError as error:
             if error.status == httpx.codes.NOT_FOUND:
                 return False
@@ -101,7 +101,7 @@ class JobVerbs:
 
         answer = self._wire.send(
             "PUT",
-            f"/v1/archives/{archive.sha256}",
+            path_of("v1", "archives", archive.sha256),
             content=_Body(blocks),
             headers={"Content-Length": str(archive.size_bytes), "Content-Type": "application/gzip"},
             timeout=httpx.Timeout(UPLOAD_SECONDS_MAXIMUM, connect=CONNECT_SECONDS_MAXIMUM),
@@ -122,7 +122,7 @@ class JobVerbs:
 
     def job(self, job_id: str) -> JobDetail:
         """Return a job with its attempts, why it waits, and when it should start."""
-        return self._wire.get(f"/v1/jobs/{job_id}", JobDetail)
+        return self._wire.get(path_of("v1", "jobs", job_id), JobDetail)
 
     def why(self, job_id: str) -> JobDetail:
         """Return the job with its reason and forecast; `terrace.reasons.sentence` puts the reason into words."""
@@ -134,7 +134,7 @@ class JobVerbs:
 
     def cancel(self, job_id: str) -> JobAnswer:
         """Ask for a job to end; doing it again changes nothing."""
-        return self._wire.act("POST", f"/v1/jobs/{job_id}/cancel", JobAnswer)
+        return self._wire.act("POST", path_of("v1", "jobs", job_id, "cancel"), JobAnswer)
 
     def wait(self, job_id: str, *, timeout_seconds: float | None = None, poll_seconds: float = POLL_SECONDS) -> JobDetail:
         """Return the job once it has ended; WaitTimeoutError after `timeout_seconds`, and the job goes on.
@@ -142,21 +142,31 @@ class JobVerbs:
         A service that does not answer is asked again for `SILENCE_SECONDS_MAXIMUM`: waiting outlasts its restart.
         """
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-        answered = time.monotonic()
         state = "unknown"
         while True:
-            try:
-                job = self.job(job_id)
-            except UnreachableError:
-                if time.monotonic() - answered >= SILENCE_SECONDS_MAXIMUM:
-                    raise
-            else:
-                if job.state in ENDED:
-                    return job
-                answered, state = time.monotonic(), job.state.value
+            left = SILENCE_SECONDS_MAXIMUM if deadline is None else min(SILENCE_SECONDS_MAXIMUM, deadline - time.monotonic())
+            job = self._patient_job(job_id, left)
+            if job is not None and job.state in ENDED:
+                return job
+            state = state if job is None else job.state.value
             if deadline is not None and time.monotonic() >= deadline:
                 raise WaitTimeoutError(f"{job_id} is still {state} after {timeout_seconds} s")
             self._wire.pause(poll_seconds)
+
+    def _patient_job(self, job_id: str, seconds: float = SILENCE_SECONDS_MAXIMUM) -> JobDetail | None:
+        """Return the job; None when the service did not answer for `seconds`, which are less than its patience; else raise."""
+        asked = time.monotonic()
+        while True:
+            try:
+                return self.job(job_id)
+            except (UnreachableError, ApiError) as error:
+                if isinstance(error, ApiError) and error.status not in RETRYABLE_STATUSES:
+                    raise
+                if time.monotonic() - asked >= SILENCE_SECONDS_MAXIMUM:
+                    raise
+            if time.monotonic() - asked >= seconds:
+                return None
+            self._wire.pause(POLL_SECONDS)
 
     def logs(self, job_id: str, *, attempt: int | None = None, follow: bool = False) -> Iterator[LogPiece]:
         """Yield pieces of output; with `follow` until the job ends, attempt after attempt unless one is named."""
@@ -184,13 +194,16 @@ class JobVerbs:
 
     def _written(self, job_id: str, attempt: int | None) -> Iterator[LogPiece]:
         offset = 0
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a character may be cut in two by the end of an answer
         while True:
-            answer = self._wire.get_text(f"/v1/jobs/{job_id}/logs", attempt=attempt, offset=offset)
+            answer = self._wire.get_text(path_of("v1", "jobs", job_id, "logs"), attempt=attempt, offset=offset)
             attempt = int(answer.headers.get("x-log-attempt", "0")) or attempt
             offset = int(answer.headers.get("x-log-next-offset", offset))
+            text = decoder.decode(answer.content, final=not answer.content)
+            if text:
+                yield LogPiece(attempt=attempt or 0, next_offset=offset, text=text)
             if not answer.content:
                 return
-            yield LogPiece(attempt=attempt or 0, next_offset=offset, text=answer.content.decode("utf-8", "replace"))
 
     def _one_attempt(self, job_id: str, attempt: int | None) -> Iterator[LogPiece | LogEnd]:
         followed = attempt
@@ -199,7 +212,7 @@ class JobVerbs:
             # Once an attempt has spoken, a resumed stream must be about it: offsets of another one mean other bytes.
             return {"follow": "true", "attempt": followed}
 
-        for event in streams.follow(self._wire, f"/v1/jobs/{job_id}/logs", params):
+        for event in streams.follow(self._wire, path_of("v1", "jobs", job_id, "logs"), params):
             if event.kind == streams.END:
                 yield LogEnd.model_validate_json(event.data)
             elif event.kind == "log":
@@ -209,16 +222,16 @@ class JobVerbs:
 
     def _next_attempt(self, job_id: str, ended: int) -> int | None:
         while True:
-            job = self.job(job_id)
-            if job.attempt > ended:
+            job = self._patient_job(job_id)
+            if job is not None and job.attempt > ended:
                 return ended + 1
-            if job.state in ENDED:
+            if job is not None and job.state in ENDED:
                 return None
             self._wire.pause(POLL_SECONDS)
 
     def events(self, job_id: str | None = None, *, follow: bool = False, limit: int | None = None) -> Iterator[EventAnswer]:
         """Yield what happened to a job, oldest first, or to the whole tenant; with `follow` what happens from now on too."""
-        path = "/v1/events" if job_id is None else f"/v1/jobs/{job_id}/events"
+        path = "/v1/events" if job_id is None else path_of("v1", "jobs", job_id, "events")
         if not follow:
             yield from self._wire.items(path, EventAnswer, maximum=limit)
             return
@@ -228,12 +241,11 @@ class JobVerbs:
 
     def quota(self, tenant: str | None = None) -> list[QuotaAnswer]:
         """Return the quotas in force and what is held against them: the own tenant's; for operators everybody's, or one tenant's."""
-        found = self._wire.get("/v1/quotas", Page[QuotaAnswer]).items
-        return [quota for quota in found if tenant in (None, quota.tenant)]
+        return list(self._wire.items("/v1/quotas", QuotaAnswer, tenant=tenant))
 
     def flavors(self) -> list[FlavorAnswer]:
         """Return the kinds of slices that can be asked for, with their prices now."""
-        return self._wire.get("/v1/flavors", Page[FlavorAnswer]).items
+        return list(self._wire.items("/v1/flavors", FlavorAnswer))
 
     def usage(
         self,

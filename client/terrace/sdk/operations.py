@@ -22,9 +22,10 @@ from terrace.models.people import (
     TenantSet,
     UserAnswer,
     UserCreate,
+    UserSet,
 )
 from terrace.sdk.errors import ApiError
-from terrace.sdk.transport import Transport
+from terrace.sdk.transport import Transport, path_of
 
 
 class OperatorVerbs:
@@ -38,7 +39,7 @@ class OperatorVerbs:
 
     def tenant(self, name: str) -> TenantAnswer:
         """Return a tenant by its name."""
-        return self._wire.get(f"/v1/tenants/{name}", TenantAnswer)
+        return self._wire.get(path_of("v1", "tenants", name), TenantAnswer)
 
     def create_tenant(self, name: str, *, parent: str | None = None, weight_milli: int = 1_000) -> TenantAnswer:
         """Make a tenant with a project named `default`."""
@@ -48,15 +49,15 @@ class OperatorVerbs:
     def set_tenant(self, name: str, *, weight_milli: int | None = None, is_suspended: bool | None = None) -> TenantAnswer:
         """Change a tenant's weight, or suspend it; what is None stays."""
         body = TenantSet.model_validate(_given(weight_milli=weight_milli, is_suspended=is_suspended))
-        return self._wire.act("PATCH", f"/v1/tenants/{name}", TenantAnswer, body)
+        return self._wire.act("PATCH", path_of("v1", "tenants", name), TenantAnswer, body)
 
     def projects(self, tenant: str) -> list[ProjectAnswer]:
         """Return a tenant's projects."""
-        return list(self._wire.items(f"/v1/tenants/{tenant}/projects", ProjectAnswer))
+        return list(self._wire.items(path_of("v1", "tenants", tenant, "projects"), ProjectAnswer))
 
     def create_project(self, tenant: str, name: str) -> ProjectAnswer:
         """Make a project in a tenant."""
-        return self._wire.create(f"/v1/tenants/{tenant}/projects", ProjectCreate(name=name), ProjectAnswer)
+        return self._wire.create(path_of("v1", "tenants", tenant, "projects"), ProjectCreate(name=name), ProjectAnswer)
 
     def users(self, *, tenant: str | None = None, name: str | None = None) -> list[UserAnswer]:
         """Return users, oldest first."""
@@ -75,6 +76,10 @@ class OperatorVerbs:
     def create_user(self, name: str, *, role: str | Role, tenant: str | None = None) -> UserAnswer:
         """Make a user; tenant roles need `tenant`."""
         return self._wire.create("/v1/users", UserCreate(name=name, role=Role(role), tenant=tenant), UserAnswer)
+
+    def set_user(self, user_id: str, *, is_disabled: bool) -> UserAnswer:
+        """Disable a user, so that none of its keys works, or enable it again."""
+        return self._wire.act("PATCH", path_of("v1", "users", user_id), UserAnswer, UserSet(is_disabled=is_disabled))
 
     def keys(self) -> list[KeyAnswer]:
         """Return keys without their secrets: one's own, or those of everyone whom one may manage."""
@@ -95,7 +100,7 @@ class OperatorVerbs:
 
     def revoke_key(self, key_id: str) -> KeyAnswer:
         """Revoke a key; doing it again changes nothing."""
-        return self._wire.act("DELETE", f"/v1/keys/{key_id}", KeyAnswer)
+        return self._wire.act("DELETE", path_of("v1", "keys", key_id), KeyAnswer)
 
     def nodes(self) -> list[NodeAnswer]:
         """Return all nodes with their devices."""
@@ -103,7 +108,7 @@ class OperatorVerbs:
 
     def node(self, name: str) -> NodeAnswer:
         """Return a node by its name."""
-        return self._wire.get(f"/v1/nodes/{name}", NodeAnswer)
+        return self._wire.get(path_of("v1", "nodes", name), NodeAnswer)
 
     def create_node(self, name: str, *, site: str = "local", rack: str | None = None) -> NodeAnswer:
         """Register a node that an agent will speak for."""
@@ -112,7 +117,7 @@ class OperatorVerbs:
     def set_node(self, name: str, *, is_cordoned: bool | None = None, is_draining: bool | None = None) -> NodeAnswer:
         """Cordon (nothing new starts) or drain (running leases are evicted too) a node, or undo it; what is None stays."""
         body = NodeSet.model_validate(_given(is_cordoned=is_cordoned, is_draining=is_draining))
-        return self._wire.act("PATCH", f"/v1/nodes/{name}", NodeAnswer, body)
+        return self._wire.act("PATCH", path_of("v1", "nodes", name), NodeAnswer, body)
 
     def set_quota(
         self,
@@ -129,7 +134,7 @@ class OperatorVerbs:
         """Set what a tenant or project may hold at once: milli-GPU for a GPU model, milli-CPU for `cpu`, bytes for `memory`."""
         limits = _given(borrowing_limit=borrowing_limit, lending_limit=lending_limit, valid_from=valid_from, valid_until=valid_until)
         body = QuotaSet.model_validate({"resource": resource, "nominal": nominal, **limits})
-        path = f"/v1/quotas/{tenant}" + ("" if project is None else f"/projects/{project}")
+        path = path_of("v1", "quotas", tenant, *(() if project is None else ("projects", project)))
         return self._wire.act("PUT", path, QuotaAnswer, body)
 
     def prices(self) -> list[PriceAnswer]:

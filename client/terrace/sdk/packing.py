@@ -69,6 +69,8 @@ def list_files(root: Path) -> list[str]:
     total = 0
     for path in _walk(root, root, _rules_above(root)):
         name = path.relative_to(root).as_posix()
+        if "\\" in name or not _is_utf8(name):
+            raise PackingError(f"{name!r}: a name with a backslash, or that is not UTF-8; {ADVICE}")
         if len(name) > PATH_LENGTH_MAXIMUM:
             raise PackingError(f"{name}: the path has more than {PATH_LENGTH_MAXIMUM} characters; {ADVICE}")
         total += _checked(path, name, root).st_size
@@ -82,14 +84,30 @@ def list_files(root: Path) -> list[str]:
 
 def _walk(directory: Path, root: Path, rules: Rules) -> Iterator[Path]:
     rules = rules + _rules_of(directory)
-    with os.scandir(directory) as entries:
-        for entry in sorted(entries, key=lambda item: item.name):
-            if entry.name in ALWAYS_IGNORED or _is_ignored(Path(entry.path), rules, is_directory=entry.is_dir(follow_symlinks=False)):
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                yield from _walk(Path(entry.path), root, rules)
-            else:
-                yield Path(entry.path)
+    for entry in _entries(directory, root):
+        is_directory = entry.is_dir(follow_symlinks=False)
+        if entry.name in ALWAYS_IGNORED or _is_ignored(Path(entry.path), rules, is_directory=is_directory):
+            continue
+        if is_directory:
+            yield from _walk(Path(entry.path), root, rules)
+        else:
+            yield Path(entry.path)
+
+
+def _entries(directory: Path, root: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(directory) as entries:
+            return sorted(entries, key=lambda item: item.name)
+    except OSError as error:
+        raise PackingError(f"{directory.relative_to(root)}: {error.strerror}; {ADVICE}") from error
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # bytes that are no UTF-8 come as lone surrogates
+        return False
+    return True
 
 
 def _is_ignored(path: Path, rules: Rules, *, is_directory: bool) -> bool:
@@ -123,10 +141,8 @@ def _rules_of(directory: Path) -> Rules:
 
 
 def _checked(path: Path, name: str, root: Path) -> os.stat_result:
-    if path.is_symlink():
-        target = path.resolve()
-        if root not in target.parents:
-            raise PackingError(f"{name}: a link that leaves the working directory; {ADVICE}")
+    if path.is_symlink() and root not in Path(os.path.realpath(path)).parents:
+        raise PackingError(f"{name}: a link that leaves the working directory; {ADVICE}")
     try:
         status = path.stat()
     except OSError as error:

@@ -32,13 +32,19 @@ class Event:
 
 def split_lines(blocks: Iterable[bytes]) -> Iterator[str]:
     """Yield whole lines. Only line feeds end one: a log may hold every other character that Python calls a line break."""
-    rest = b""
+    rest: list[bytes] = []  # joined once per line, so that a long line costs its length and not its square
+    size = 0
     for block in blocks:
-        *lines, rest = (rest + block).split(b"\n")
-        if len(rest) > EVENT_BYTES_MAXIMUM:
+        if b"\n" in block:
+            *lines, last = b"".join([*rest, block]).split(b"\n")
+            for line in lines:
+                yield line.decode("utf-8", "replace").removesuffix("\r")
+            rest, size = [last], len(last)
+        else:
+            rest.append(block)
+            size += len(block)
+        if size > EVENT_BYTES_MAXIMUM:
             raise UnreachableError(f"the stream sent a line of more than {EVENT_BYTES_MAXIMUM} bytes")
-        for line in lines:
-            yield line.decode("utf-8", "replace").removesuffix("\r")
 
 
 def parse(lines: Iterable[str]) -> Iterator[Event]:

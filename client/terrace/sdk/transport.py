@@ -7,20 +7,23 @@ answer was lost returns that answer instead of creating twice. Does not own: rou
 
 from __future__ import annotations
 
+import ipaddress
 import random
+import ssl
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel, ValidationError
 
 from terrace.models.common import Page, Problem
 from terrace.sdk.config import Config
-from terrace.sdk.errors import ApiError, UnreachableError
+from terrace.sdk.errors import ApiError, InputError, UnreachableError
 
 A = TypeVar("A", bound=BaseModel)
 
@@ -30,7 +33,8 @@ UPLOAD_SECONDS_MAXIMUM = 600.0
 STREAM_SILENCE_SECONDS_MAXIMUM = 60.0  # the service sends a comment every 15 s
 TRIES_MAXIMUM = 5
 RETRY_SECONDS_FIRST = 0.2
-RETRY_SECONDS_MAXIMUM = 10.0
+RETRY_SECONDS_MAXIMUM = 10.0  # a service that asks for more patience is not asked again
+RETRY_AFTER_DIGITS_MAXIMUM = 9
 PAGES_MAXIMUM = 10_000
 PAGE_ITEMS = 500
 CREATED = 201
@@ -63,6 +67,8 @@ class Transport:
             headers={"Authorization": f"Bearer {config.key}", "User-Agent": f"terrace/{client_version()}"},
             timeout=QUIET_TIMEOUT,
             transport=carrier,
+            verify=_trusted(config.url),
+            trust_env=not _is_loopback(config.url),  # a proxy of the environment does not know this machine's loopback
         )
 
     def close(self) -> None:
@@ -104,14 +110,15 @@ class Transport:
         for tried in range(1, TRIES_MAXIMUM + 1):
             try:
                 answer = self._http.request(method, path, **options)
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 if tried == TRIES_MAXIMUM:
                     raise unreachable(self.url, error) from error
                 self.pause(backoff_seconds(tried))
                 continue
-            if answer.status_code not in RETRYABLE_STATUSES or tried == TRIES_MAXIMUM:
+            seconds = retry_after_seconds(answer, tried)
+            if answer.status_code not in RETRYABLE_STATUSES or tried == TRIES_MAXIMUM or seconds > RETRY_SECONDS_MAXIMUM:
                 break
-            self.pause(retry_after_seconds(answer, tried))
+            self.pause(seconds)
         if answer.is_error:
             raise api_error(answer)
         return answer
@@ -136,6 +143,27 @@ class Transport:
             raise UnreachableError(f"{self.url} answered something else than Terrace does: {error.errors()[0]['msg']}") from error
 
 
+def path_of(*segments: str) -> str:
+    """Return `/v1/jobs/ID/logs` for its segments. What a caller gave names one segment, whatever characters it holds."""
+    for segment in segments:
+        if segment in ("", ".", ".."):
+            raise InputError("id", f"{segment!r} names nothing")
+    return "/" + "/".join(quote(segment, safe="") for segment in segments)
+
+
+def _trusted(url: str) -> ssl.SSLContext | bool:
+    """Return whose certificates to believe. Without TLS nobody's, because loading them takes longer than a request."""
+    return True if url.startswith("https:") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def _is_loopback(url: str) -> bool:
+    host = httpx.URL(url).host
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def backoff_seconds(tried: int) -> float:
     """Return how long to wait after the `tried`th failure: doubling, bounded, spread so that clients do not return together."""
     longest = min(RETRY_SECONDS_FIRST * float(1 << (tried - 1)), RETRY_SECONDS_MAXIMUM)
@@ -143,9 +171,10 @@ def backoff_seconds(tried: int) -> float:
 
 
 def retry_after_seconds(answer: httpx.Response, tried: int) -> float:
-    """Return how long the service asks to wait, bounded; our own backoff when it does not say."""
+    """Return how long the service asks to wait; our own backoff when it does not say."""
     sent = answer.headers.get("retry-after", "")
-    return min(float(sent), RETRY_SECONDS_MAXIMUM) if sent.isdigit() else backoff_seconds(tried)
+    is_number = sent.isascii() and sent.isdigit() and len(sent) <= RETRY_AFTER_DIGITS_MAXIMUM
+    return float(sent) if is_number else backoff_seconds(tried)
 
 
 def api_error(answer: httpx.Response) -> ApiError:
