@@ -32,6 +32,11 @@ def free_port() -> int:
         return port
 
 
+def are_gone(processes: Sequence[psutil.Process]) -> bool:
+    """Tell whether every one of these processes has ended."""
+    return not any(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in processes)
+
+
 @dataclass
 class Service:
     """`terraced up` on a state directory and a database; may be started again after a stop or a kill."""
