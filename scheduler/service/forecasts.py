@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from scheduler.decision import forecast as forecasting
@@ -25,6 +25,7 @@ class Forecaster:
     """Keeps the newest forecasts. Forget it and the next cycle makes them anew."""
 
     settings: SchedulerSettings
+    stopwatch: Callable[[], float] = time.monotonic
     _made_ms: int | None = None
     _rest_ms: int = 0
     _forecasts: Mapping[ClassKey, Forecast] = field(default_factory=dict)
@@ -34,10 +35,10 @@ class Forecaster:
         """Return the forecasts of the classes that wait by `plan`, made anew when that is due."""
         waiting = frozenset(item.class_key for item in plan.reasons)
         if waiting and self._is_due(waiting, now_ms):
-            began = time.monotonic()
+            began = self.stopwatch()
             depth = self.settings.policy.forecast_depth
             self._forecasts = await asyncio.to_thread(forecasting.forecast, loaded.snapshot, depth, plan=plan)
-            self._rest_ms = REST_PER_WALK * int((time.monotonic() - began) * 1_000)
+            self._rest_ms = REST_PER_WALK * int((self.stopwatch() - began) * 1_000)
             self._made_ms, self._covered = now_ms, waiting
         return self._forecasts
 

@@ -10,6 +10,7 @@ that events keep up to date replaces it when fleets grow. The composition root r
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -51,6 +52,7 @@ class Loop:
     now_ms: Callable[[], int] = clock.now_ms
     new_id: Callable[[str], str] = clock.new_id
     new_token: Callable[[], str] = clock.new_token
+    stopwatch: Callable[[], float] = time.monotonic
     fence: Fence | None = None
     _renewed_ms: int = 0
     _executions: Executions = field(init=False)
@@ -58,7 +60,7 @@ class Loop:
 
     def __post_init__(self) -> None:
         self._executions = Executions(self.executor, self.settings)
-        self._forecaster = Forecaster(self.settings)
+        self._forecaster = Forecaster(self.settings, self.stopwatch)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Repeat cycles until `stop`; an error is logged and the cycle tried again. Gives up the lead at the end."""

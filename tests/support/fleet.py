@@ -21,13 +21,17 @@ from executors.fake import FakeExecutor, Script
 from scheduler.service import Loop, SchedulerSettings
 from store import fleet, identity, jobs, quotas, seed, tables
 from store.agent_reports import AcceptReports
+from store.commands import Command
 from store.engine import Store
-from store.errors import StaleError
 from store.job_reads import JobView, JobWithAttempts
+from store.leader import TakeLead
+from store.observations import SilentNodes
 from tests.support import invariants
+from tests.support.hooked import HookedStore
 
 T0_MS = 1_800_000_000_000
 MINUTE_MS = 60_000
+DAY_MS = 24 * 60 * MINUTE_MS
 GIB = 1 << 30
 STEPS_MAXIMUM = 30
 WORK_MS = 20_000  # what a job takes when its test says nothing
@@ -72,27 +76,33 @@ class Fleet:
         self.store = store
         self.settings = settings or SchedulerSettings()
         self.now_ms = T0_MS
+        self.stopwatch_seconds = 0.0
         self.scripts: dict[str, Sequence[Script]] = {}  # of a job's attempts; the last one repeats
         self.fake = FakeExecutor(store, now_ms=lambda: self.now_ms, script=self._script)
         self.orders = Orders(self.fake)
         self.silent: set[str] = set()
         self._numbers = itertools.count(1)
         self._nodes: dict[str, int] = {}
-        self._beats = itertools.count(1)
+        self._changes = 0  # commands of schedulers, those of the lead aside
         self.loop = self.scheduler()
 
     def scheduler(self, store: Store | None = None, *, executor: Executor | None = None, holder: str | None = None) -> Loop:
         """Return a scheduler process that has done nothing yet; the first one is `loop`."""
         name = holder or self._new("sch")
         return Loop(
-            store or self.store,
+            HookedStore(store or self.store, before=self._note),
             executor or self.orders,
             self.settings,
             holder=name,
             now_ms=lambda: self.now_ms,
             new_id=self._new,
             new_token=lambda: "token",
+            stopwatch=lambda: self.stopwatch_seconds,
         )
+
+    async def _note(self, command: Command[Any]) -> None:
+        if not isinstance(command, TakeLead | SilentNodes):
+            self._changes += 1
 
     def _new(self, kind: str) -> str:
         return f"{kind}_{next(self._numbers):06}"
@@ -128,13 +138,13 @@ class Fleet:
         await self.store.run(identity.CreateTenant(f"ten_{name}", f"prj_{name}", name, None, 1_000, self.now_ms))
         await self.store.run(identity.CreateUser(f"usr_{name}", "ada", "member", name, self.now_ms))
         if quota is not None:
-            await self.set_quota(name, quota)
+            await self.set_quota(name, quota, since_ms=self.now_ms - DAY_MS)
 
-    async def set_quota(self, tenant: str, gpus: int) -> None:
-        """Give the tenant a new quota of h200 from now on."""
-        await self.store.run(
-            quotas.SetQuota(self._new("quo"), tenant, None, "h200", gpus * 1_000, None, None, self.now_ms, None, self.now_ms)
-        )
+    async def set_quota(self, tenant: str, gpus: int, *, since_ms: int | None = None) -> None:
+        """Give the tenant a new quota of h200, from now on unless said otherwise."""
+        since_ms = self.now_ms if since_ms is None else since_ms
+        row = quotas.SetQuota(self._new("quo"), tenant, None, "h200", gpus * 1_000, None, None, since_ms, None, self.now_ms)
+        await self.store.run(row)
 
     async def submit(
         self,
@@ -202,10 +212,10 @@ class Fleet:
     async def settle(self, loop: Loop | None = None) -> None:
         """Let agents report and the scheduler step, without time passing, until a cycle changes nothing."""
         for _ in range(STEPS_MAXIMUM):
-            before = await self.everything()
-            await self.fake.advance()
+            before = self._changes
+            reports = await self.fake.advance()
             await self.step(loop)
-            if await self.everything() == before:
+            if not reports and self._changes == before:
                 return
         raise AssertionError(f"still changing after {STEPS_MAXIMUM} steps")
 
@@ -265,12 +275,3 @@ class Fleet:
     async def leases(self, job_id: str) -> list[dict[str, Any]]:
         """Return the rows of a job's leases, in order of attempt."""
         return sorted((row for row in await self.rows(tables.Lease) if row["job_id"] == job_id), key=lambda row: row["attempt"])
-
-
-async def is_stale(step: Any) -> bool:
-    """Tell whether a step was refused because another scheduler leads."""
-    try:
-        await step
-    except StaleError:
-        return True
-    return False

@@ -25,12 +25,13 @@ class HookedStore(Store):
 
     def __init__(self, store: Store, *, before: Hook = _nothing, after: Hook = _nothing) -> None:
         self.__dict__.update(store.__dict__)
-        self._before, self._after = before, after
+        self._store, self._hooks = store, (before, after)
 
     async def run(self, command: Command[T]) -> T:
-        await self._before(command)
-        result = await super().run(command)
-        await self._after(command)
+        before, after = self._hooks
+        await before(command)
+        result = await self._store.run(command)
+        await after(command)
         return result
 
 
