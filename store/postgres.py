@@ -37,7 +37,7 @@ RETRYABLE_STATES = frozenset({"40001", "40P01"})
 UNAVAILABLE_CLASSES = frozenset({"08", "53", "57", "58"})  # connection, resources, operator, system: nothing that the command did
 CHANNEL = "terrace_changed"
 RECONNECT_SECONDS = 1.0
-LISTEN_SECONDS = 0.2  # how often a listener looks whether it is to end
+LISTEN_SECONDS = 0.05  # how often a listener looks whether it is to end
 
 
 class OutcomeUnknownError(RefusalError):

@@ -30,6 +30,7 @@ SYSTEM_PROGRAMS = "/usr/lib/postgresql/*/bin"
 START_SECONDS_MAXIMUM = 60
 STOP_SECONDS_MAXIMUM = 60
 PR_SET_PDEATHSIG = 1
+STRATEGIES_SINCE = 150_000
 FAST = ("fsync=off", "full_page_writes=off", "max_connections=200")
 DURABLE = ("fsync=on", "synchronous_commit=on", "max_connections=50")
 
@@ -144,7 +145,9 @@ class PostgresServer:
 
     def create_database(self, name: str, *, template: str = "template1") -> str:
         """Make a database and return its address."""
-        self.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        ((version,),) = self.execute("SHOW server_version_num")
+        by_files = " STRATEGY file_copy" if int(version) >= STRATEGIES_SINCE else ""  # a quarter of the work
+        self.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"{by_files}')
         return self.url(name)
 
     def drop_database(self, name: str) -> None:
