@@ -110,6 +110,7 @@ class QuotaNode:
     quotas: Mapping[str, Quota] = field(default_factory=dict)
     preemption: Preemption = Preemption()
     fungibility: Fungibility = Fungibility()
+    user_cap: Amount | None = None  # milli-GPU of all models that one user may hold here; None = no cap
 
 
 class TreeError(ValueError):
@@ -231,6 +232,10 @@ class Tree:
             if name in above_right:
                 return (path[max(at - 1, 0)], self._paths[right][max(above_right[name] - 1, 0)])
         return None
+
+    def tenant_path(self, leaf: str) -> tuple[str, ...]:
+        """Return the names from a leaf up to its tenant, both included."""
+        return tuple(name for name in self._paths[leaf] if self._nodes[name].kind is not NodeKind.COHORT)
 
     def governs(self, name: str, resource: str) -> bool:
         """Tell whether the quota of `name` or of a node above it speaks of `resource` at all."""

@@ -22,11 +22,18 @@ from scheduler.decision.plan import ClassReason, Plan, Preemption, Start
 from scheduler.decision.preempt import Found
 from scheduler.decision.snapshot import ClassKey, Nomination, PendingJob, Snapshot, model_of, usage_of
 from scheduler.decision.taking import Taking
+from scheduler.decision.users import Users
 from scheduler.decision.victims import Request
 
 # A later gate says more about what a job is waiting for: the reason of the flavor that came furthest is the class's reason.
 _CAPACITY = frozenset({ReasonCode.NO_CAPACITY, ReasonCode.FRAGMENTED, ReasonCode.TOPOLOGY})
-_GATE = {ReasonCode.BORROWING_LIMIT: 1, ReasonCode.QUOTA_EXCEEDED: 1, **dict.fromkeys(_CAPACITY, 2), ReasonCode.WOULD_DELAY: 3}
+_GATE = {
+    ReasonCode.BORROWING_LIMIT: 1,
+    ReasonCode.QUOTA_EXCEEDED: 1,
+    ReasonCode.USER_CAP: 1,
+    **dict.fromkeys(_CAPACITY, 2),
+    ReasonCode.WOULD_DELAY: 3,
+}
 
 
 class _Outcome(Enum):
@@ -42,7 +49,13 @@ def decide(snapshot: Snapshot) -> Plan:
     decision = _Decision(snapshot)
     decision.honour_nominations()
     entries = decision.admit_to_queue()
-    queue = order.queue(entries, decision.ground.later.tree, fair_sharing=snapshot.policy.fair_sharing)
+    queue = order.queue(
+        entries,
+        decision.ground.later.tree,
+        fair_sharing=snapshot.policy.fair_sharing,
+        users=decision.users,
+        past=snapshot.past,
+    )
     while (entry := queue.head()) is not None:
         outcome = decision.consider(entry)
         if outcome is _Outcome.BLOCKED:
@@ -69,6 +82,7 @@ class _Decision:
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
         self.ground = Ground(snapshot)
+        self.users = Users(snapshot)
         self.starts: list[Start] = []
         self.reasons: list[ClassReason] = []
         self.preemptions: list[Preemption] = []
@@ -88,7 +102,7 @@ class _Decision:
         for nominee in nominate.nominees(self.snapshot, self.ground.now.fleet):
             key, members, option = nominee.key, nominee.members, nominee.option
             self._served.add(nominee.job.job)
-            is_allowed = gate.over_quota(self.ground.now.tree, key.tenant, option) is None
+            is_allowed = gate.over_quota(self.ground.now.tree, key.tenant, option) is None and self.users.over_cap(key) is None
             if is_allowed and self.ground.is_free_now(members, key.shape):
                 self._bind(key, nominee.job, option, members)
             else:
@@ -162,6 +176,7 @@ class _Decision:
         refusal = gate.over_quota(now.tree, key.tenant, option)
         if refusal is None and self.ground.is_parted:
             refusal = gate.over_quota(self.ground.later.tree, key.tenant, option)
+        refusal = refusal or self.users.over_cap(key)
         if refusal is not None:
             return refusal
         policy, now_ms = self.snapshot.policy, self.snapshot.now_ms
@@ -205,6 +220,7 @@ class _Decision:
     def _bind(self, key: ClassKey, job: PendingJob, option: Option, members: Sequence[Member]) -> None:
         borrowed = gate.borrowed_by(self.ground.now.tree, key.tenant, option)
         self.ground.start(key.tenant, option.usage, members, key.shape)
+        self.users.add(key.tenant, key.user, key.shape.milli_gpu)
         self._occupy(key, job.seq, option, members, from_ms=self.snapshot.now_ms)
         fleet = self.ground.now.fleet
         self.starts.append(Start(job.job, job.attempt, fleet.slices(members), fleet.node_names(members), option.flavor, borrowed))
@@ -245,6 +261,7 @@ class _Decision:
         self.nominations.append(nomination)
         self._nominated.setdefault(key, nomination)
         self.ground.nominate(key.tenant, option.usage, members, key.shape)
+        self.users.add(key.tenant, key.user, key.shape.milli_gpu)
         self._occupy(key, seq, option, members, from_ms=max(nomination.releases_ms, self.snapshot.now_ms))
 
     def _queue_for_hold(self, entry: Entry, option: Option) -> None:

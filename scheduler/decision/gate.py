@@ -16,6 +16,7 @@ from domain.slices import MILLI_GPU_PER_DEVICE, DeviceMode
 from quotas import amount
 from quotas.amount import Amount
 from quotas.tree import RESOURCE_CPU, RESOURCE_MEMORY, Tree
+from scheduler.decision import users
 from scheduler.decision.snapshot import ClassKey, Snapshot, model_of, usage_of
 
 _UNITS = {RESOURCE_CPU: "cpu_milli", RESOURCE_MEMORY: "memory_bytes"}
@@ -44,6 +45,9 @@ def options(snapshot: Snapshot, key: ClassKey) -> tuple[Option, ...] | Reason:
     permitted = [option for option in wanted if option.model is None or snapshot.tree.permits(key.tenant, option.model)]
     if not permitted:
         return Reason(ReasonCode.NOT_PERMITTED, {"tenant": key.tenant, "flavors": list(shape.flavors)}, Unblock.MORE_QUOTA)
+    refusal = users.exceeds_cap(snapshot.tree, key)
+    if refusal is not None:
+        return refusal
     first_refusal: Reason | None = None
     possible = []
     for option in permitted:

@@ -4,9 +4,10 @@ Owns the stated order of the design, section 6. Does not own what happens to the
 queue afterwards: `started` (its usage grew, the next job of the class competes) or `blocked` (all of the class waits).
 
 Fair sharing on: down the quota tree, at each cohort the child with the lower weighted share after the start, then higher
-priority, earlier submit time, lower arrival sequence; inside a tenant priority comes before the share of its projects.
-Roots share nothing, so they compare by priority and age. Fair sharing off: starts within the tenant's own quota first,
-then priority, submit time, sequence. Only the path of the class that started is compared again: the rest cannot have changed.
+priority, earlier submit time, lower arrival sequence; inside a tenant priority comes before the share of its projects, and inside a
+project before what its users hold. With a memory of the past (quotas/decay.py) shares count it. Roots share nothing, so they
+compare by priority and age. Fair sharing off: starts within the tenant's own quota first, then priority, submit time, sequence.
+Only the path of the class that started is compared again: the rest cannot have changed.
 """
 
 from __future__ import annotations
@@ -17,11 +18,15 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from quotas import share
+from quotas.decay import Past
 from quotas.share import Share
 from quotas.tree import NodeKind, Tree
 from scheduler.decision import gate
 from scheduler.decision.gate import Option
 from scheduler.decision.snapshot import JobClass, PendingJob
+from scheduler.decision.users import Users
+
+Rank = tuple[int, int, int]  # priority, submit time and sequence, smaller first
 
 
 @dataclass(slots=True)
@@ -48,7 +53,7 @@ class Entry:
         """The jobs that have not started."""
         return self.jobs[self.started :]
 
-    def rank(self) -> tuple[int, int, int]:
+    def rank(self) -> Rank:
         """Return priority, submit time and sequence so that smaller comes first."""
         return (-self.job_class.key.priority, self.job.submitted_ms, self.job.seq)
 
@@ -69,9 +74,9 @@ class Queue(Protocol):
         """Say that usage also went down somewhere, so that everybody's place may have changed."""
 
 
-def queue(entries: Sequence[Entry], tree: Tree, *, fair_sharing: bool) -> Queue:
-    """Return the queue for one decision. `tree` is the decision's own copy: the queue reads usage from it as it grows."""
-    return FairQueue(entries, tree) if fair_sharing else PriorityQueue(entries, tree)
+def queue(entries: Sequence[Entry], tree: Tree, *, fair_sharing: bool, users: Users, past: Past | None = None) -> Queue:
+    """Return the queue for one decision. `tree` and `users` are the decision's own: the queue reads usage from them as it grows."""
+    return FairQueue(entries, tree, users, past) if fair_sharing else PriorityQueue(entries, tree)
 
 
 class PriorityQueue:
@@ -82,7 +87,7 @@ class PriorityQueue:
         self._heap = [(self._key(entry), at, entry) for at, entry in enumerate(entries)]
         heapq.heapify(self._heap)
 
-    def _key(self, entry: Entry) -> tuple[bool, tuple[int, int, int]]:
+    def _key(self, entry: Entry) -> tuple[bool, Rank]:
         borrows = bool(gate.borrowed_by(self._tree, entry.job_class.key.tenant, entry.options[0]))
         return (borrows, entry.rank())
 
@@ -110,21 +115,26 @@ class PriorityQueue:
         heapq.heapify(self._heap)
 
 
-_Candidate = tuple[tuple[int, int, int], dict[str, Share], int]  # rank, shares along the path, place in the list of entries
+_Candidate = tuple[Rank, dict[str, Share], int]  # rank, shares along the path, place in the list of entries
 _ROOTS = ""  # stands above all roots; no quota node has an empty name
 
 
 class FairQueue:
     """A tournament down the quota tree: every inner node keeps its children in a heap by their best candidate."""
 
-    def __init__(self, entries: Sequence[Entry], tree: Tree) -> None:
+    def __init__(self, entries: Sequence[Entry], tree: Tree, users: Users, past: Past | None) -> None:
         self._entries = entries
         self._tree = tree
-        self._classes: dict[str, list[tuple[tuple[int, int, int], int]]] = {}
+        self._users = users
+        self._past = past
+        # By leaf and user: the classes of one user compare by rank alone, so each user has one candidate at a time.
+        self._classes: dict[str, dict[str | None, list[tuple[Rank, int]]]] = {}
         for at, entry in enumerate(entries):
-            self._classes.setdefault(entry.job_class.key.tenant, []).append((entry.rank(), at))
-        for classes in self._classes.values():
-            heapq.heapify(classes)
+            key = entry.job_class.key
+            self._classes.setdefault(key.tenant, {}).setdefault(key.user, []).append((entry.rank(), at))
+        for by_user in self._classes.values():
+            for classes in by_user.values():
+                heapq.heapify(classes)
         self._inner = {name for leaf in self._classes for name in tree.path(leaf)[1:]}
         # Deepest first, so that the children of a node have their candidates before the node does.
         self._deepest_first = sorted(self._inner | set(self._classes), key=lambda name: (-len(tree.path(name)), name))
@@ -140,11 +150,18 @@ class FairQueue:
                 heapq.heappush(self._heaps[parent], (self._key(parent, name, candidate), name, candidate))
 
     def _leaf_candidate(self, leaf: str) -> _Candidate | None:
-        classes = self._classes[leaf]
-        if not classes:
+        by_user = self._classes[leaf]
+        if not by_user:
             return None
-        rank, at = classes[0]
-        return (rank, share.after(self._tree, leaf, self._entries[at].options[0].usage), at)
+        if len(by_user) == 1:
+            (classes,) = by_user.values()
+            rank, at = classes[0]
+        else:
+            rank, at = min(
+                (classes[0] for classes in by_user.values()),
+                key=lambda best: (best[0][0], self._users.held(leaf, self._entries[best[1]].job_class.key.user), best[0]),
+            )
+        return (rank, share.after(self._tree, leaf, self._entries[at].options[0].usage, self._past), at)
 
     def _inner_candidate(self, name: str) -> _Candidate | None:
         heap = self._heaps[name]
@@ -163,19 +180,24 @@ class FairQueue:
         return self._entries[roots[0][2][2]] if roots else None
 
     def started(self) -> None:
-        at = self._heaps[_ROOTS][0][2][2]
-        entry = self._entries[at]
-        classes = self._classes[entry.job_class.key.tenant]
-        if entry.is_spent:
-            heapq.heappop(classes)
-        else:
-            heapq.heapreplace(classes, (entry.rank(), at))
-        self._bubble(entry.job_class.key.tenant)
+        self._replace_head(is_blocked=False)
 
     def blocked(self) -> None:
-        tenant = self._entries[self._heaps[_ROOTS][0][2][2]].job_class.key.tenant
-        heapq.heappop(self._classes[tenant])
-        self._bubble(tenant)
+        self._replace_head(is_blocked=True)
+
+    def _replace_head(self, *, is_blocked: bool) -> None:
+        at = self._heaps[_ROOTS][0][2][2]
+        entry = self._entries[at]
+        key = entry.job_class.key
+        by_user = self._classes[key.tenant]
+        classes = by_user[key.user]
+        if is_blocked or entry.is_spent:
+            heapq.heappop(classes)
+            if not classes:
+                del by_user[key.user]
+        else:
+            heapq.heapreplace(classes, (entry.rank(), at))
+        self._bubble(key.tenant)
 
     def _bubble(self, leaf: str) -> None:
         """Bring a leaf's new candidate up to the roots. The leaf won at every level, so it stands on top of every heap of its path."""

@@ -117,12 +117,16 @@ class _Search:
             queue = queues[leaf]
             if queue[0].kind is Kind.OWN or takes_back:
                 candidate = queue.popleft()
+                if not self._still_borrows(candidate):
+                    continue
                 cause = PreemptionCause.WITHIN_TENANT if candidate.kind is Kind.OWN else PreemptionCause.RECLAIM
                 if self._take(candidate.occupant, cause) and self._fits_beside_itself():
                     return True, []
                 continue
             while queue:
                 candidate = queue.popleft()
+                if not self._still_borrows(candidate):
+                    continue
                 if not self._keeps_enough(candidate):
                     unjust.append(candidate)
                     continue
@@ -137,9 +141,18 @@ class _Search:
         while (leaf := self._highest(queues)) is not None:
             candidate = queues.pop(leaf)[0]
             mine, theirs = self._shares(leaf)
-            if mine < theirs and self._take(candidate.occupant, PreemptionCause.FAIR_SHARE) and self._fits_beside_itself():
+            if (
+                mine < theirs
+                and self._still_borrows(candidate)
+                and self._take(candidate.occupant, PreemptionCause.FAIR_SHARE)
+                and self._fits_beside_itself()
+            ):
                 return True
         return False
+
+    def _still_borrows(self, candidate: Candidate) -> bool:
+        """A share adds up all GPU models, so it can stay high when the leaf is back at its own quota of the model that is needed."""
+        return victims.is_valid(self.tree, candidate, self.request.needed, borrowing=False)
 
     def _keeps_enough(self, candidate: Candidate) -> bool:
         mine, _ = self._shares(candidate.occupant.leaf)

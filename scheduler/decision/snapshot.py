@@ -17,6 +17,7 @@ from domain.jobs import Shape
 from domain.slices import Flavor, Slice
 from quotas import tree as quota_tree
 from quotas.amount import Amount
+from quotas.decay import Past
 from quotas.tree import Tree
 from scheduler.decision.fit import Fleet
 from scheduler.decision.nodes import Device, Node
@@ -86,6 +87,7 @@ class RunningJob:
     priority: int = 0
     is_preemptible: bool = True
     checkpoint_ms: int | None = None  # when work was last saved; None = all of the attempt would be lost
+    user: str | None = None
     releases_ms: int | None = None  # set once it was told to stop: when its slices come back at the latest
 
     @property
@@ -101,12 +103,16 @@ class RunningJob:
 
 @dataclass(frozen=True, slots=True)
 class PendingJob:
-    """A queued job. `attempt` is the number that its next start gets; a preempted job keeps `seq` and `submitted_ms`."""
+    """A queued job. `attempt` is the number that its next start gets; a preempted job keeps `seq` and `submitted_ms`.
+
+    `was_preempted` is true once an attempt was stopped for another job: it does not fight back (victims.py).
+    """
 
     job: str
     seq: int
     submitted_ms: int
     attempt: int = 1
+    was_preempted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +181,7 @@ class Snapshot:
     capacity_reservations: Sequence[CapacityReservation] = ()
     nominations: Sequence[Nomination] = ()
     recent_preemptions: Mapping[Pool, Sequence[int]] = field(default_factory=dict)  # when each pool lost victims within the last hour
+    past: Past | None = None  # what every quota node borrowed, decayed; None counts the present only
 
 
 def from_rows(
@@ -189,6 +196,7 @@ def from_rows(
     capacity_reservations: Sequence[CapacityReservation] = (),
     nominations: Sequence[Nomination] = (),
     recent_preemptions: Mapping[Pool, Sequence[int]] | None = None,
+    past: Past | None = None,
 ) -> Snapshot:
     """Build a snapshot from plain rows. `tree` comes without usage: what `running` holds is charged to a copy of it."""
     charged = tree.copy()
@@ -198,7 +206,7 @@ def from_rows(
         if job.tenant in charged:
             charged.add(job.tenant, usage_of(job.shape, model_of(job.flavor, flavors)))
     return Snapshot(
-        now_ms, policy, nodes, flavors, charged, fleet, running, classes, capacity_reservations, nominations, recent_preemptions or {}
+        now_ms, policy, nodes, flavors, charged, fleet, running, classes, capacity_reservations, nominations, recent_preemptions or {}, past
     )  # fmt: skip
 
 

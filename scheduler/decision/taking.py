@@ -81,8 +81,9 @@ class Taking:
         return self._ground.later.tree.borrows_with(entry.job_class.key.tenant, option.usage)
 
     def _search(self, entry: Entry, option: Option, refusal: Reason) -> Found | None:
-        if refusal.code is ReasonCode.WOULD_DELAY:
-            return None  # what is in the way is somebody else's turn, not somebody else's lease
+        # What is in the way is somebody else's turn, or the user's own cap: nobody's leaving would help.
+        if refusal.code in (ReasonCode.WOULD_DELAY, ReasonCode.USER_CAP):
+            return None
         later, key = self._ground.later, entry.job_class.key
         policy = later.tree.preemption_of(key.tenant)
         if policy == _NEVER and not self._ground.is_parted:

@@ -9,6 +9,9 @@ Owns Kueue's rules about candidates. Does not own their number (preempt.py takes
    `borrow_within_cohort` says so.
 3. *own*: jobs of its own tenant, by `within_tenant`.
 
+A job that was itself stopped for another does not fight back: it takes what the hierarchy gives it, and own jobs of lower priority,
+nothing else. So every job takes by the weaker rights at most once, and without new arrivals the taking comes to an end.
+
 Others than the own are candidates only while they borrow: at their leaf and at every node between it and the common one. A sibling
 project counts as own, but only while it holds more than its own quota, so no project loses what it was given.
 """
@@ -122,7 +125,8 @@ def _outranks_own(request: Request, occupant: Occupant) -> bool:
     if theirs.priority < request.key.priority:
         return True
     is_newer_equal = theirs.priority == request.key.priority and request.job.submitted_ms < theirs.submitted_ms
-    return is_newer_equal and request.policy.within_tenant is PreemptWithin.LOWER_OR_NEWER_EQUAL
+    may_take_equal = request.policy.within_tenant is PreemptWithin.LOWER_OR_NEWER_EQUAL and not request.job.was_preempted
+    return is_newer_equal and may_take_equal
 
 
 def _others(tree: Tree, occupants: Occupants, request: Request) -> Iterator[Candidate]:
@@ -138,6 +142,8 @@ def _others(tree: Tree, occupants: Occupants, request: Request) -> Iterator[Cand
         if any(tree.is_within(name, request.needed) for name in between):
             continue
         has_advantage = advantage[tree.node(between[-1]).parent or ""]
+        if request.job.was_preempted and not has_advantage:
+            continue
         for occupant in occupants.of(leaf):
             is_lower = occupant.running.priority < request.key.priority
             if _holds(occupant, request.needed) and (is_lower or reclaim is Reclaim.ANY):

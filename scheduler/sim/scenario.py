@@ -188,6 +188,7 @@ class TenantPart(CohortPart):
 
     preemption: PreemptionPart = Field(default_factory=PreemptionPart)
     flavor_fungibility: FungibilityPart = Field(default_factory=FungibilityPart)
+    user_cap: units.QuotaMilliGpu | None = None
 
 
 class SlicePart(_Part):
@@ -206,6 +207,7 @@ class WorkPart(_Part):
 
     id: Name
     tenant: Name
+    user: Name | None = None
     replicas: Replicas = 1
     milli_gpu: MilliGpu = Field(units.MILLI, alias="gpus")
     slice: Name | None = None

@@ -138,6 +138,7 @@ class _Simulation:
         until_ms = self.scenario.until_ms
         while self.agenda and not self._all_ended() and self._can_change() and (until_ms is None or self.agenda[0][0] <= until_ms):
             self.metrics.move_to(self.agenda[0][0])
+            self.world.pass_time(self.agenda[0][0])
             self.now_ms = self.agenda[0][0]
             self._instant()
         if until_ms is not None and not self._all_ended():
@@ -308,7 +309,7 @@ class _Simulation:
         self.metrics.lost_milli_gpu_ms += lost_ms * running.shape.milli_gpu
         record.state, record.queued_since_ms = JobState.QUEUED, self.now_ms
         record.started_ms, record.slices = None, []
-        self.world.enqueue(job, attempt=running.attempt + 1)
+        self.world.enqueue(job, attempt=running.attempt + 1, was_preempted=bool(record.preempted_by))
 
     def _emit(self, kind: str, job: str, **more: Any) -> None:
         self.emit({"at": answers.seconds(self.now_ms), "event": kind, "job": job, "attempt": self.records[job].attempts, **more})

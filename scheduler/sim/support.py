@@ -20,8 +20,6 @@ def check(scenario: Scenario) -> None:
 
 def _unsupported(scenario: Scenario) -> Iterator[str]:
     policy = scenario.policy
-    if policy.fair_sharing and policy.fair_share_half_life_ms and "fair_share_half_life_ms" in policy.model_fields_set:
-        yield "policy.fair_share_half_life"
     if policy.repack.max_moved_ratio:
         yield "policy.repack.max_moved_ratio"
     for at, node in enumerate(scenario.nodes):

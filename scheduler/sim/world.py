@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 
 from domain.jobs import Shape
 from domain.slices import MILLI_GPU_PER_DEVICE, DeviceHealth, DeviceMode, Flavor, Slice
+from quotas import amount
+from quotas.decay import Memory
 from quotas.tree import Fungibility, NodeKind, Preemption, Quota, QuotaNode, Tree
 from scheduler.decision import place
 from scheduler.decision.fit import Fleet
@@ -80,6 +82,7 @@ class World:
         self._preempted: dict[Pool, list[int]] = {}
         self._queues: dict[ClassKey, list[PendingJob]] = {}
         self._read_jobs(scenario)
+        self._memory = self._first_memory(scenario.now_ms)
 
     def _read_jobs(self, scenario: Scenario) -> None:
         for part in scenario.running:
@@ -109,7 +112,7 @@ class World:
             part.memory_bytes,
             expansion.sites(part),
         )
-        key = ClassKey(part.tenant, shape, limit_ms, part.priority, is_preemptible=part.preemptible)
+        key = ClassKey(part.tenant, shape, limit_ms, part.priority, user=part.user, is_preemptible=part.preemptible)
         run_ms = part.run_ms if part.run_ms is not None else limit_ms
         return Job(name, len(self.jobs), key, submitted_ms, run_ms, part.checkpoint_every_ms)
 
@@ -130,6 +133,7 @@ class World:
             nodes,
             job.key.priority,
             job.key.is_preemptible,
+            user=job.key.user,
         )
         self.fleet.hold(job.key.shape, slices, nodes)
         for name in nodes:
@@ -164,6 +168,25 @@ class World:
                 return self.fleet.slices(members), self.fleet.node_names(members), model
         raise ScenarioError(path, "does not fit beside the other running jobs")
 
+    def _first_memory(self, now_ms: int) -> Memory | None:
+        """Remember what the jobs that run at the beginning have held since they started; before that nothing is known."""
+        half_life_ms = self.policy.fair_share_half_life_ms
+        if not self.policy.fair_sharing or not half_life_ms:
+            return None
+        running = sorted(self.running.values(), key=lambda job: (job.started_ms, job.seq))
+        memory = Memory(half_life_ms, running[0].started_ms if running else now_ms)
+        tree = Tree(self.quota_nodes.values())
+        for job in running:
+            memory.observe(tree, job.started_ms)
+            tree.add(job.tenant, usage_of(job.shape, model_of(job.flavor, self.flavors)))
+        memory.observe(tree, now_ms)
+        return memory
+
+    def pass_time(self, now_ms: int) -> None:
+        """Let time pass while nothing changes, so that fair sharing remembers who held what."""
+        if self._memory is not None:
+            self._memory.observe(self.tree, now_ms)
+
     def snapshot(self, now_ms: int) -> Snapshot:
         """Return what the core may know now."""
         classes = [JobClass(key, jobs) for key, jobs in self._queues.items()]
@@ -178,6 +201,7 @@ class World:
             classes=classes,
             nominations=self.nominations,
             recent_preemptions=self._preempted,
+            past=self._memory.past() if self._memory is not None else None,
         )
 
     def _with_checkpoint(self, running: RunningJob, now_ms: int) -> RunningJob:
@@ -195,10 +219,10 @@ class World:
         """Return the queued jobs by class."""
         return self._queues
 
-    def enqueue(self, job: Job, *, attempt: int) -> None:
+    def enqueue(self, job: Job, *, attempt: int, was_preempted: bool = False) -> None:
         """Queue a job; one that comes back stands where its submit time puts it."""
         queue = self._queues.setdefault(job.key, [])
-        pending = PendingJob(job.id, job.seq, job.submitted_ms, attempt)
+        pending = PendingJob(job.id, job.seq, job.submitted_ms, attempt, was_preempted)
         bisect.insort(queue, pending, key=lambda item: (item.submitted_ms, item.seq))
 
     def start(self, start: Start, *, now_ms: int) -> RunningJob:
@@ -224,6 +248,7 @@ class World:
             start.nodes,
             job.key.priority,
             job.key.is_preemptible,
+            user=job.key.user,
         )
         self.fleet.hold(job.key.shape, start.slices, start.nodes)
         self.tree.add(job.key.tenant, usage_of(job.key.shape, model_of(start.flavor, self.flavors)))
@@ -309,7 +334,8 @@ def _quota_nodes(scenario: Scenario) -> Iterable[QuotaNode]:
             part.preemption.within_tenant, part.preemption.reclaim_within_cohort, borrow.policy, borrow.max_priority
         )  # fmt: skip
         choice = Fungibility(part.flavor_fungibility.when_can_borrow, part.flavor_fungibility.when_can_preempt)
-        yield QuotaNode(part.name, kind, part.parent, part.weight, part.quota.by_resource(), preemption, choice)
+        cap = None if part.user_cap is None or amount.is_unlimited(part.user_cap) else part.user_cap
+        yield QuotaNode(part.name, kind, part.parent, part.weight, part.quota.by_resource(), preemption, choice, cap)
 
 
 def _with_flags(node: Node, flags: NodeFlags) -> Node:

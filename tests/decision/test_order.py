@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from quotas.decay import Past
 from tests.decision.world import World
 
 
@@ -128,3 +129,29 @@ def test_without_fair_sharing_a_tenant_that_reaches_its_nominal_quota_falls_behi
     of_x = [world.job(tenant="x", submitted_ms=-10) for _ in range(2)]
     of_y = world.job(tenant="y")
     assert started(world) == [of_x[0], of_y]
+
+
+def sharing(world: World) -> None:
+    """Tenants x and y without quota of their own in a cohort of four, on one node of four."""
+    world.node("a", gpus=4)
+    world.cohort("all", gpus=4)
+    for tenant in "xy":
+        world.tenant(tenant, 0, parent="all")
+
+
+def test_tenant_that_borrowed_less_in_the_past_goes_first(world: World) -> None:
+    sharing(world)
+    world.past = Past({"x": {"gpu": 1}}, 64)
+    world.job(tenant="x", gpus=4, submitted_ms=-9)
+    of_y = world.job(tenant="y", gpus=4)
+    assert started(world) == [of_y]
+
+
+def test_tenant_without_a_past_does_not_get_everything_at_once(world: World) -> None:
+    sharing(world)
+    # x borrowed two GPUs on average, so y gets two before they take turns.
+    past = Past({}, 64)
+    world.past = Past({"x": {"gpu": 2_000 * past.scale // past.weight}}, 64)
+    of_x = [world.job(tenant="x") for _ in range(4)]
+    of_y = [world.job(tenant="y") for _ in range(4)]
+    assert started(world) == [of_y[0], of_y[1], of_x[0], of_y[2]]

@@ -15,6 +15,7 @@ from domain.jobs import Shape
 from domain.reasons import Reason, ReasonCode
 from domain.slices import DeviceMode, Flavor, Slice
 from quotas.amount import UNLIMITED, Amount
+from quotas.decay import Past
 from quotas.tree import Fungibility, NodeKind, Preemption, Quota, QuotaNode, Tree
 from scheduler.decision import nominate
 from scheduler.decision.decide import decide
@@ -57,6 +58,7 @@ class World:
         self.running: list[RunningJob] = []
         self.nominations: Sequence[Nomination] = ()
         self.recent_preemptions: dict[Pool, list[int]] = {}
+        self.past: Past | None = None
         self.was_checked = False
         self._seq = 0
 
@@ -107,12 +109,13 @@ class World:
         cpus: int = 0,
         memory_gib: int = 0,
         sites: Sequence[str] = (),
+        user: str | None = None,
     ) -> str:
         self._ensure_tenant(tenant)
         shape = self._shape(gpus, replicas, models, cpus, memory_gib, sites)
         self._seq += 1
         pending = PendingJob(f"job-{self._seq}", self._seq, self.now_ms if submitted_ms is None else submitted_ms)
-        self.jobs.append((ClassKey(tenant, shape, limit_ms, priority), pending))
+        self.jobs.append((ClassKey(tenant, shape, limit_ms, priority, user=user), pending))
         return pending.job
 
     def runs(
@@ -163,6 +166,7 @@ class World:
             classes=[JobClass(key, jobs) for key, jobs in classes.items()],
             nominations=self.nominations,
             recent_preemptions=self.recent_preemptions,
+            past=self.past,
         )
 
     def check(self) -> Plan:
@@ -225,8 +229,8 @@ class World:
         """Let everybody who was told to leave be gone, and queue them again with their submit time."""
         for job in [job for job in self.running if job.is_leaving]:
             self.running.remove(job)
-            key = ClassKey(job.tenant, job.shape, job.limit_ms, job.priority, is_preemptible=job.is_preemptible)
-            self.jobs.append((key, PendingJob(job.job, job.seq, job.submitted_ms, job.attempt + 1)))
+            key = ClassKey(job.tenant, job.shape, job.limit_ms, job.priority, user=job.user, is_preemptible=job.is_preemptible)
+            self.jobs.append((key, PendingJob(job.job, job.seq, job.submitted_ms, job.attempt + 1, True)))
 
     def expect_waiting(self, job: str, code: ReasonCode) -> Reason:
         """The job waits for this reason, which is returned."""
