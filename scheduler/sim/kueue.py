@@ -63,7 +63,7 @@ def convert(texts: Mapping[str, str], *, gpu_resource: str = GPU_RESOURCE) -> Co
     excluded = configured.excluded_prefixes if configured else ()
     admission = Admission(found.queues, found.local_queues, found.flavors, found.classes, excluded, gpu_resource)
     jobs = kueue_jobs.build(list(found.workloads.values()), tree, admission, notes)
-    nodes = kueue_nodes.build(tree.models.values(), tree.nominal, jobs.running_gangs, jobs.queued_gangs, notes)
+    nodes = kueue_nodes.build(tree, jobs, notes)
     is_fair = configured is not None and configured.fair_sharing
     sections = {
         "nodes": nodes,

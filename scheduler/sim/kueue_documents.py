@@ -158,7 +158,7 @@ class Fields:
 
     def required(self, key: str) -> Any:
         """Return the value of a field that must be there, unread."""
-        if not self.has(key):
+        if self.values.get(key) in (None, ""):
             raise self.error(key, "is required")
         return self.values[key]
 
@@ -220,7 +220,7 @@ def _opened(content: Any, source: Source, notes: list[Note], path: tuple[str | i
         for item, inner in enumerate(outer.items("items"), start=1):
             yield from _opened(inner.values, Source(source.file, source.document, item), notes)
         return
-    named = Source(source.file, source.document, source.item, _title(kind, content))
+    named = Source(source.file, source.document, source.item, source.title or _title(kind, content))
     if kind == "ConfigMap":
         yield from _configuration(Fields(content, named, path, notes))
         return

@@ -17,7 +17,7 @@ from scheduler.sim import kueue_pods, kueue_quantity, units
 from scheduler.sim.kueue_documents import Note
 from scheduler.sim.kueue_objects import Flavor, LocalQueue, Queue
 from scheduler.sim.kueue_quantity import Unit
-from scheduler.sim.kueue_tree import CPU, MEMORY, QuotaTree
+from scheduler.sim.kueue_tree import CPU, MEMORY, QuotaTree, model_of
 from scheduler.sim.kueue_workloads import PodSet, Workload
 
 DAY_SECONDS = 86_400
@@ -102,7 +102,7 @@ class _Builder:
                 continue
             without_limit += workload.limit_seconds is None
         if without_limit:
-            reason = f"{without_limit} workloads have none: a scenario gives them a day from now; run is not known and equals the limit"
+            reason = f"{without_limit} of the workloads name none: they get a day from now; run is not known and equals the limit"
             self.notes.append(Note(None, "maximumExecutionTimeSeconds", reason))
         return jobs
 
@@ -201,7 +201,7 @@ class _Builder:
             raise LeftOutError("spec.podSets", "it asks for memory alone, and a job of a scenario needs GPUs or CPUs")
         models: tuple[str, ...] = ()
         if any(counts[0] for _, counts in asked):
-            models = (self.tree.models.get(flavor, flavor),) if flavor else self._models(parts, queue)
+            models = (model_of(flavor),) if flavor else self._models(parts, queue, is_running=workload.holds_quota)
         count = sum(count for count, _ in asked)
         total = [sum(number * counts[at] for number, counts in asked) for at in range(3)]
         gangs = [Gang(1, total[0], total[1], total[2], models)]
@@ -239,14 +239,14 @@ class _Builder:
             "the scenario does not limit it"
         )
 
-    def _models(self, parts: Sequence[PodSet], queue: Queue) -> tuple[str, ...]:
+    def _models(self, parts: Sequence[PodSet], queue: Queue, *, is_running: bool) -> tuple[str, ...]:
         """Return the models that all pods with GPUs may get, in the queue's order."""
         gpu_resource = self.admission.gpu_resource
         named = [name for name, amounts in self.tree.kept[queue.name].flavors.items() if gpu_resource in amounts]
         if not named:
-            if not self.tree.models:
-                raise LeftOutError("spec.podSets", f"no flavor has quota of {gpu_resource}")
-            return ("any",)
+            if is_running or not self.tree.models:
+                raise LeftOutError("spec.podSets", f"ClusterQueue {queue.name} has no flavor with quota of {gpu_resource}")
+            return (next(iter(self.tree.models.values())),)  # any model says that it waits without permission
         flavors = {name: self.admission.flavors.get(name, Flavor(name)) for name in self.tree.kept[queue.name].flavors}
         asking = [part for part in parts if part.requests.get(gpu_resource)]
         fitting = [
@@ -259,7 +259,7 @@ class _Builder:
     def _asked(self, gang: Gang) -> dict[str, Any]:
         entry: dict[str, Any] = {"replicas": gang.replicas} if gang.replicas > 1 else {}
         entry["gpus"] = kueue_quantity.GPU.number(gang.gpu)
-        if gang.models and gang.models != ("any",):
+        if gang.models:
             entry["gpu_model"] = gang.models[0] if len(gang.models) == 1 else list(gang.models)
         if gang.cpu:
             entry["cpus"] = kueue_quantity.CPU.number(gang.cpu)

@@ -9,7 +9,7 @@ memory of several flavors are added up.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -32,7 +32,8 @@ class QuotaTree:
     tenants: list[dict[str, Any]]
     kept: Mapping[str, Group]  # by queue
     models: Mapping[str, str]  # flavor -> GPU model
-    nominal: Mapping[str, int] = field(default_factory=dict)  # by model, cpu and memory, in our units, over all nodes
+    nominal: Mapping[str, int]  # by model, cpu and memory, in our units, over the whole tree
+    own: Mapping[tuple[str, str], int]  # the same of each queue: by queue and resource
 
 
 def build(
@@ -67,9 +68,14 @@ def build(
         entry = {"name": name}
         if queue.cohort is not None:
             entry["parent"] = names[queue.cohort]
-        quota = builder.quota(queue.source, kept[name], kept[name].flavors, is_leaf=True)
+        quota = builder.quota(queue.source, kept[name].flavors, queue=name)
         tenant_section.append(entry | builder.weight(queue.weight) | {"quota": quota} | _preemption(queue))
-    return QuotaTree(cohort_section, tenant_section, kept, builder.models, builder.nominal)
+    return QuotaTree(cohort_section, tenant_section, kept, builder.models, builder.nominal, builder.own)
+
+
+def model_of(flavor: str) -> str:
+    """Return the GPU model that stands for a flavor: its own name, unless the word is taken."""
+    return f"flavor:{flavor}" if flavor in _RESERVED_MODELS else flavor
 
 
 def _check_depth(cohorts: Mapping[str, Cohort], parents: Mapping[str, str | None]) -> None:
@@ -101,6 +107,7 @@ class _Builder:
         self.notes = notes
         self.models: dict[str, str] = {}
         self.nominal: dict[str, int] = {}
+        self.own: dict[tuple[str, str], int] = {}
 
     def kept_group(self, queue: Queue) -> Group:
         """Return the group with the GPU resource, else the first; the others are left out."""
@@ -127,10 +134,10 @@ class _Builder:
             self.notes.append(Note(source, f"spec.resourceGroups[{at}].flavors", f"{reason}: a scenario has one of each"))
 
     def name_models(self, groups: Iterable[Group], flavors: Mapping[str, Flavor]) -> None:
-        """Give each flavor the name of its GPU model: its own, unless the word is taken."""
+        """Give each flavor its GPU model."""
         used = dict.fromkeys(name for group in groups for name in group.flavors)
         for name in used:
-            self.models[name] = f"flavor:{name}" if name in _RESERVED_MODELS else name
+            self.models[name] = model_of(name)
             if name in _RESERVED_MODELS:
                 self.notes.append(
                     Note(None, f"gpu_model {self.models[name]}", f"stands for the flavor {name}, which is no name for a model")
@@ -138,7 +145,7 @@ class _Builder:
             if name not in flavors:
                 self.notes.append(Note(None, f"ResourceFlavor {name}", "is not in the files: taken as one without labels and taints"))
         for name in flavors:
-            self.models.setdefault(name, name)
+            self.models.setdefault(name, model_of(name))
 
     def weight(self, weight: Fraction) -> dict[str, Any]:
         """Return the entry of a weight other than 1."""
@@ -159,25 +166,28 @@ class _Builder:
                 else:
                     reason = f"{name} is left out: no ClusterQueue keeps quota of it"
                     self.notes.append(Note(cohort.source, f"spec.resourceGroups[{at}].flavors", reason))
-        quota = self.quota(cohort.source, None, flavors, is_leaf=False)
+        quota = self.quota(cohort.source, flavors, queue=None)
         return {"quota": quota} if quota else {}
 
-    def quota(self, source: Source, group: Group | None, flavors: Mapping[str, Mapping[str, Amounts]], *, is_leaf: bool) -> dict[str, Any]:
-        """Return a quota by GPU model, with CPUs and memory beside the models."""
+    def quota(self, source: Source, flavors: Mapping[str, Mapping[str, Amounts]], *, queue: str | None) -> dict[str, Any]:
+        """Return the quota of a queue, or of a cohort where `queue` is None: by GPU model, with CPUs and memory beside the models."""
         quota: dict[str, Any] = {}
         for name, amounts in flavors.items():
             if self.gpu_resource in amounts:
-                quota[self.models[name]] = self._entry(source, self.models[name], amounts[self.gpu_resource], kueue_quantity.GPU)
+                model = self.models[name]
+                quota[model] = self._entry(source, queue, model, amounts[self.gpu_resource], kueue_quantity.GPU)
         for resource, (key, unit) in _BESIDE.items():
             parts = [amounts[resource] for amounts in flavors.values() if resource in amounts and resource != self.gpu_resource]
             if parts:
-                quota[key] = self._entry(source, resource, _added_up(parts, is_leaf=is_leaf), unit)
+                quota[key] = self._entry(source, queue, resource, _added_up(parts, is_leaf=queue is not None), unit)
         return quota
 
-    def _entry(self, source: Source, resource: str, amounts: Amounts, unit: Unit) -> dict[str, Any]:
+    def _entry(self, source: Source, queue: str | None, resource: str, amounts: Amounts, unit: Unit) -> dict[str, Any]:
         nominal = self._number(source, f"{amounts.path}.nominalQuota", amounts.nominal, unit)
-        if unit.fits(unit.count(amounts.nominal)):
-            self.nominal[resource] = self.nominal.get(resource, 0) + unit.count(amounts.nominal)
+        count = unit.count(amounts.nominal)
+        self.nominal[resource] = self.nominal.get(resource, 0) + count
+        if queue is not None:
+            self.own[queue, resource] = count
         entry: dict[str, Any] = {"nominal": nominal}
         for key, field_name, limit in (("borrow", "borrowingLimit", amounts.borrowing), ("lend", "lendingLimit", amounts.lending)):
             if limit is not None:

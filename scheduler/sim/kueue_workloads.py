@@ -160,7 +160,8 @@ def _pod_set(
     flavors: dict[str, str] = {}
     if name in assigned:
         assignment = assigned[name]
-        flavors = assignment.labels("flavors")
+        given_flavors = assignment.mapping("flavors")
+        flavors = {resource: given_flavors.name(resource) or "" for resource in given_flavors.values}
         given = assignment.integer("count", minimum=0)
         count = count if given is None else given
         if assignment.has("resourceUsage"):
