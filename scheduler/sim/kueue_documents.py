@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import yaml
 
-from scheduler.sim import kueue_quantity
+from scheduler.sim import kueue_quantity, nesting
 from scheduler.sim.problems import path_of
 
 VALUES_MAXIMUM = 5_000_000
@@ -266,6 +266,8 @@ def _documents(file: str, text: str) -> list[Any]:
     found: list[Any] = []
     loader = _Loader(text)
     try:
+        if nesting.is_too_deep(text):
+            raise KueueError(Source(file, 1), "", f"holds more than {nesting.LEVELS_MAXIMUM} levels")
         while loader.check_data():
             content = loader.get_data()
             _bound(content, Source(file, len(found) + 1))

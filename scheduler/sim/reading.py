@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from scheduler.sim import references
+from scheduler.sim import nesting, references
 from scheduler.sim.problems import ScenarioError, path_of
 from scheduler.sim.scenario import Scenario
 
@@ -58,6 +58,8 @@ def _load(text: str) -> Any:
     if len(text) > FILE_BYTES_MAXIMUM:
         raise ScenarioError("", f"the file is larger than {FILE_BYTES_MAXIMUM} bytes")
     try:
+        if nesting.is_too_deep(text):
+            raise ScenarioError("", f"more than {nesting.LEVELS_MAXIMUM} levels")
         root = yaml.compose(text, Loader=_Loader)
         if root is None:
             raise ScenarioError("", "the file is empty")
@@ -65,6 +67,8 @@ def _load(text: str) -> Any:
         return _construct(root)
     except yaml.YAMLError as error:
         raise ScenarioError("", f"is not YAML: {_one_line(error)}") from None
+    except (ValueError, RecursionError) as error:  # a date that does not exist, digits or brackets by the thousand
+        raise ScenarioError("", f"cannot be read: {str(error)[:80]}") from None
 
 
 def _construct(root: yaml.Node) -> Any:

@@ -74,24 +74,24 @@ def admitted(queue: str, since: str, *flavors: str, resource: str = GPU) -> Obje
     return {"admission": {"clusterQueue": queue, "podSetAssignments": assignments}, "conditions": conditions}
 
 
-def manifest(*parts: Object | list[Object]) -> str:
+def manifest(*parts: Any) -> str:
     """Return the text of a file with these objects, one document each."""
     return yaml.safe_dump_all(flat for part in parts for flat in (part if isinstance(part, list) else [part]))
 
 
-def converted(*parts: Object | list[Object], gpu_resource: str = GPU) -> Object:
+def converted(*parts: Any, gpu_resource: str = GPU) -> Object:
     """Return the scenario, which must be a valid one."""
     scenario = kueue.convert({"all.yaml": manifest(*parts)}, gpu_resource=gpu_resource).scenario
     assert reading.examine(kueue.to_yaml(scenario))[1] == []
     return scenario
 
 
-def notes(*parts: Object | list[Object], gpu_resource: str = GPU) -> list[str]:
+def notes(*parts: Any, gpu_resource: str = GPU) -> list[str]:
     """Return what was left out, as printed, without what concerns the whole scenario."""
     return [str(note) for note in kueue.convert({"all.yaml": manifest(*parts)}, gpu_resource=gpu_resource).notes if note.source]
 
 
-def decided(*parts: Object | list[Object], gpu_resource: str = GPU) -> Object:
+def decided(*parts: Any, gpu_resource: str = GPU) -> Object:
     """Return who starts and why the others wait: {"starts": [ids], "waiting": {id: code}}."""
     found = answer(reading.read(kueue.to_yaml(converted(*parts, gpu_resource=gpu_resource))))
     return {"starts": [start["job"] for start in found["starts"]], "waiting": {item["job"]: item["code"] for item in found["waiting"]}}

@@ -11,6 +11,7 @@ from scheduler.sim import kueue
 from tests.sim.kueue_manifests import GPU, converted, flavor, group, manifest, notes, pods, queue, thing, workload
 
 H200 = group({"h200": {GPU: 4}})
+RDMA: dict[str, Any] = {"example.com/rdma": 1}
 CONFIGURATION = {"apiVersion": "config.kueue.x-k8s.io/v1beta2", "kind": "Configuration"}
 
 
@@ -118,7 +119,7 @@ def test_flavor_without_quota_of_a_covered_resource_is_named_and_not_permitted()
 
 
 def test_requests_that_quota_does_not_cover_are_named_once_per_queue() -> None:
-    jobs = [workload(name, pods(gpu=1, cpu=1, **{"example.com/rdma": 1})) for name in ("x", "y")]
+    jobs = [workload(name, pods(gpu=1, cpu=1, **RDMA)) for name in ("x", "y")]
     uncovered = "workloads ask for cpu, which it does not cover: unless Kueue is told to ignore the resource, it admits none of them"
     assert notes(flavor(), queue("a", H200), *jobs) == [
         f"all.yaml: document 2 (ClusterQueue a): spec.resourceGroups: {uncovered}; the scenario does not limit it",
@@ -129,7 +130,7 @@ def test_requests_that_quota_does_not_cover_are_named_once_per_queue() -> None:
 
 def test_resources_that_kueue_is_told_to_ignore_are_no_loss() -> None:
     configuration = CONFIGURATION | {"resources": {"excludeResourcePrefixes": ["example.com", "cpu"]}}
-    job = workload("x", pods(gpu=1, cpu=1, **{"example.com/rdma": 1}))
+    job = workload("x", pods(gpu=1, cpu=1, **RDMA))
     assert notes(configuration, flavor(), queue("a", H200), job) == []
     assert converted(configuration, flavor(), queue("a", H200), job)["jobs"] == [{"id": "x", "tenant": "a", "gpus": 1, "gpu_model": "h200"}]
 

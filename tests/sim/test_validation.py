@@ -86,6 +86,12 @@ def test_wrong_field_is_named_by_its_path(part: str, message: str) -> None:
         pytest.param("{}", "scenario: is required", id="no version"),
         pytest.param("scenario: 1\nnow: &a 1\nuntil: *a", "until: aliases are not allowed", id="an alias"),
         pytest.param("scenario: 1\nnow: !!python/object:os.system 1", "is not YAML", id="a constructor"),
+        pytest.param("scenario: 1\nnow: 2026-13-45", "cannot be read: month must be in 1..12", id="a date that does not exist"),
+        pytest.param("scenario: " + "1" * 5000, "cannot be read: Exceeds the limit", id="digits by the thousand"),
+        pytest.param("scenario: " + "[" * 100_000, "more than 1000 levels", id="brackets by the thousand"),
+        pytest.param("- " * 100_000, "more than 1000 levels", id="lists by the thousand"),
+        pytest.param("\n".join(" " * at + "a:" for at in range(1500)), "more than 1000 levels", id="indentation by the thousand"),
+        pytest.param("scenario: 1\nseed: '" + "[" * 2000 + "'", "seed: must be an integer", id="brackets within a text"),
     ],
 )
 def test_file_that_is_no_scenario_is_refused(text: str, message: str) -> None:
