@@ -74,12 +74,12 @@ class Edge:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         request_id = _request_id(headers.get(b"x-request-id"))
         scope["terrace.request_id"] = request_id
-        status = 500
+        status, has_begun = 500, False
 
         async def send_marked(message: Message) -> None:
-            nonlocal status
+            nonlocal status, has_begun
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, has_begun = message["status"], True
                 present = {name.lower() for name, _ in message["headers"]}
                 added = [header for header in _HEADERS if header[0] not in present]
                 message["headers"] = [*message["headers"], *added, (b"x-request-id", request_id.encode())]
@@ -88,12 +88,15 @@ class Edge:
         try:
             refusal = self._refusal(scope, headers)
             if refusal is not None:
-                await _refuse(refusal, scope, receive, send_marked)
-            elif scope["path"].startswith(UNLIMITED_PREFIX):
-                await self._app(scope, receive, send_marked)
+                problem = problems.of_unreadable(refusal, request_id=request_id)
+                await problems.response(problem, {"Connection": "close"})(scope, receive, send_marked)
             else:
-                is_known = b"content-length" in headers and b"transfer-encoding" not in headers
-                await self._app(scope, receive if is_known else self._limited(receive), send_marked)
+                await self._app(scope, self._limited(scope, headers, receive), send_marked)
+        except Exception as error:
+            problem = problems.of_defect(error, method=scope["method"], path=scope["path"], request_id=request_id)
+            if has_begun:
+                raise  # nothing but the end of the connection can tell now
+            await problems.response(problem)(scope, receive, send_marked)
         finally:
             self._count(scope, status, time.perf_counter() - began)
 
@@ -107,7 +110,11 @@ class Edge:
             return _too_large(self._maximum)
         return None
 
-    def _limited(self, receive: Receive) -> Receive:
+    def _limited(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> Receive:
+        """Return `receive`, counting where the size is not known beforehand."""
+        is_known = b"content-length" in headers and b"transfer-encoding" not in headers
+        if is_known or scope["path"].startswith(UNLIMITED_PREFIX):
+            return receive
         seen = 0
 
         async def receive_limited() -> Message:
@@ -125,11 +132,6 @@ class Edge:
         template = getattr(route, "path", "unmatched")
         method = scope["method"] if scope["method"] in _METHODS else "other"
         self._measures.count(method, template, status, seconds)
-
-
-async def _refuse(error: UnreadableError, scope: Scope, receive: Receive, send: Send) -> None:
-    problem = problems.of_unreadable(error, request_id=scope["terrace.request_id"])
-    await problems.response(problem, {"Connection": "close"})(scope, receive, send)
 
 
 def _too_large(limit_bytes: int) -> UnreadableError:

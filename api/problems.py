@@ -120,9 +120,9 @@ def of_unreadable(error: UnreadableError, *, request_id: str | None = None) -> d
 
 
 def field_path(location: Sequence[str | int]) -> str:
-    """Return where an error is, as `jobs[3].gpus`; the part of the request comes first only when it is not the body."""
+    """Return where an error is, as `jobs[3].gpus`, `limit` or `Idempotency-Key`; which part of the request that is in, the name tells."""
     parts = list(location)
-    if parts and parts[0] in ("body", "path"):
+    if parts and parts[0] in ("body", "path", "query", "header"):
         parts = parts[1:]
     path = ""
     for part in parts:
@@ -178,15 +178,15 @@ async def _on_disconnect(request: Request, _error: Exception) -> Response:
     return response(body(400, "malformed_request", "the client left", request_id=request_id_of(request)))
 
 
-async def _on_defect(request: Request, error: Exception) -> Response:
-    log.error("request failed", request_id=request_id_of(request), method=request.method, path=request.url.path, exc_info=error)
-    return response(body(500, "internal_error", "the service failed; quote the request_id", request_id=request_id_of(request)))
+def of_defect(error: Exception, *, method: str, path: str, request_id: str) -> dict[str, Any]:
+    """Log a defect and return its problem, which tells nothing."""
+    log.error("request failed", request_id=request_id, method=method, path=path, exc_info=error)
+    return body(500, "internal_error", "the service failed; quote the request_id", request_id=request_id)
 
 
 def install(app: FastAPI) -> None:
-    """Make every error of `app` a problem."""
+    """Make every refusal of `app` a problem. Defects are the edge's, outside of everything."""
     app.add_exception_handler(RefusalError, _on_refusal)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(ClientDisconnect, _on_disconnect)
-    app.add_exception_handler(Exception, _on_defect)

@@ -36,7 +36,7 @@ ReadsEvents = Annotated[Principal, Depends(Needs("events:read"))]
 Follow = Annotated[bool, Query(description="Answer with server-sent events and go on until the end.")]
 _STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {streams.MEDIA_TYPE: {"schema": {"type": "string"}}}}}
 _TEXT: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
-_REFUSALS = problem_codes.responses("too_many_streams", "job_not_found")
+_REFUSALS = problem_codes.responses("too_many_streams", "job_not_found", "invalid_cursor")
 _EVENTS = _STREAM | _REFUSALS
 _LOG: dict[int | str, dict[str, Any]] = {200: {"content": _STREAM[200]["content"] | _TEXT[200]["content"]}}
 _LOG |= problem_codes.responses("too_many_streams", "job_not_found", "attempt_not_found")
@@ -151,7 +151,7 @@ async def read_job_events(
     return await _page(store, EventsAfter(after, limit, clock.now_ms(), tenant_id=principal.tenant_id, job_id=job_id))
 
 
-@router.get("/events", response_model=Page[EventAnswer], responses=_STREAM | problem_codes.responses("too_many_streams"))
+@router.get("/events", response_model=Page[EventAnswer], responses=_STREAM | problem_codes.responses("too_many_streams", "invalid_cursor"))
 async def read_events(
     request: Request, principal: ReadsEvents, cursor: pages.Cursor = None, limit: pages.Limit = pages.LIMIT_DEFAULT, follow: Follow = False
 ) -> Response:

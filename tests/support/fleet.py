@@ -7,6 +7,7 @@ a job at a time, every lease ordered once.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ MINUTE_MS = 60_000
 DAY_MS = 24 * 60 * MINUTE_MS
 GIB = 1 << 30
 STEPS_MAXIMUM = 30
+WAIT_SECONDS_MAXIMUM = 60
 WORK_MS = 20_000  # what a job takes when its test says nothing
 TERMINAL = {state.value for state in TERMINAL_STATES}
 
@@ -72,7 +74,7 @@ class Orders:
 class Fleet:
     """The world of one test. `await begin()` first; names stand for themselves."""
 
-    def __init__(self, store: Store, *, settings: SchedulerSettings | None = None) -> None:
+    def __init__(self, store: Store, *, settings: SchedulerSettings | None = None, executor: Executor | None = None) -> None:
         self.store = store
         self.settings = settings or SchedulerSettings()
         self.now_ms = T0_MS
@@ -80,6 +82,7 @@ class Fleet:
         self.scripts: dict[str, Sequence[Script]] = {}  # of a job's attempts; the last one repeats
         self.fake = FakeExecutor(store, now_ms=lambda: self.now_ms, script=self._script)
         self.orders = Orders(self.fake)
+        self._executor = executor or self.orders
         self.silent: set[str] = set()
         self._numbers = itertools.count(1)
         self._nodes: dict[str, int] = {}
@@ -91,7 +94,7 @@ class Fleet:
         name = holder or self._new("sch")
         return Loop(
             HookedStore(store or self.store, before=self._note),
-            executor or self.orders,
+            executor or self._executor,
             self.settings,
             holder=name,
             now_ms=lambda: self.now_ms,
@@ -227,6 +230,13 @@ class Fleet:
             await self.pass_time(step_ms)
             await self.step()
         raise AssertionError(f"not so after {steps} steps")
+
+    async def eventually(self, is_so: Callable[[], Any]) -> None:
+        """Wait until `await is_so()`, looking whenever the database changes, while a scheduler runs by itself."""
+        mark = -1
+        async with asyncio.timeout(WAIT_SECONDS_MAXIMUM):
+            while not await is_so():
+                mark = await self.store.wait_for_change(mark, 1.0)
 
     async def check(self) -> None:
         """Assert the invariants of rows and of what runs."""

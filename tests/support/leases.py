@@ -46,7 +46,8 @@ def lease(**changes: Any) -> LeaseSpec:
 def settings(state_dir: Path, **changes: Any) -> SandboxSettings:
     """Return settings for a state directory, with the client of this checkout."""
     state_dir.mkdir(mode=0o700, exist_ok=True)
-    return SandboxSettings(state_dir=state_dir, runtime_path=REPOSITORY / "client", **changes)
+    changes.setdefault("runtime_path", REPOSITORY / "client")
+    return SandboxSettings(state_dir=state_dir, **changes)
 
 
 def archive(path: Path, files: Mapping[str, str | bytes]) -> str:
