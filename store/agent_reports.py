@@ -107,10 +107,10 @@ class AcceptReports:
     def _chunks(self, connection: Connection, leases: Mapping[str, tuple[str, int]]) -> list[dict[str, object]]:
         rows: dict[tuple[str, int, int], dict[str, object]] = {}
         for output in self.outputs:
-            if output.lease_id not in leases or output.start_offset >= self.log_bytes_per_attempt_maximum:
+            room = self.log_bytes_per_attempt_maximum - output.start_offset
+            if output.lease_id not in leases or room < 0:
                 continue
             job_id, attempt = leases[output.lease_id]
-            room = self.log_bytes_per_attempt_maximum - output.start_offset
             data = output.data if len(output.data) <= room else output.data[:room] + DROPPED_NOTE
             key = (job_id, attempt, output.start_offset)
             rows[key] = {"job_id": job_id, "attempt": attempt, "start_offset": output.start_offset, "data": data}

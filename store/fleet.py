@@ -11,14 +11,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, and_, func, insert, select, update
+from sqlalchemy import Connection, and_, exists, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from domain.slices import MILLI_GPU_PER_DEVICE, DeviceHealth, DeviceMode
-from store.errors import ConflictError, InvalidError, NotFoundError
+from store import duplicates
+from store.errors import InvalidError, NotFoundError
 from store.tables import Device, DeviceClaim, Flavor, LeaseSlice, Node, Price
 
-NODES_MAXIMUM = 100_000
+NODES_MAXIMUM = 10_000  # the nodes of one page are named in one statement
+MISSING = "missing"  # health_detail of a device that its node's last inventory did not name
+MISSING_INDEX_FIRST = 1_000  # a missing device whose index another has now is numbered from here
+ASIDE_INDEX_FIRST = 2_000  # where indices are put while they are dealt out anew
 
 _node = Node.__table__  # type: ignore[attr-defined]
 _device = Device.__table__  # type: ignore[attr-defined]
@@ -82,11 +86,10 @@ class CreateNode:
 
     def execute(self, connection: Connection, /) -> NodeView:
         """Return the node; ConflictError when the name is taken."""
-        if connection.execute(select(_node.c.id).where(_node.c.name == self.name)).first() is not None:
-            raise ConflictError("node_exists", f"there is a node {self.name!r} already", field="name")
         values = {"id": self.id, "name": self.name, "site": self.site, "rack": self.rack, "cpu_milli": 0, "memory_bytes": 0}
         defaults = {"is_simulated": False, "is_cordoned": False, "is_draining": False, "is_lost": False, "labels": "{}"}
-        connection.execute(insert(_node), {**values, **defaults, "registered_at_ms": self.now_ms})
+        with duplicates.refused_as("node_exists", f"there is a node {self.name!r} already", field="name"):
+            connection.execute(insert(_node), {**values, **defaults, "registered_at_ms": self.now_ms})
         return NodeByName(self.name).fetch(connection)
 
 
@@ -136,7 +139,8 @@ class AcceptInventory:
     now_ms: int
 
     def execute(self, connection: Connection, /) -> NodeView:
-        """Return the node; NotFoundError, or ConflictError for a device that another node has."""
+        """Return the node; NotFoundError, InvalidError for a device named twice, ConflictError for one that another node has."""
+        self._check()
         row = connection.execute(select(_node.c.id).where(_node.c.name == self.node)).first()
         if row is None:
             raise _no_node(self.node)
@@ -156,8 +160,20 @@ class AcceptInventory:
         self._keep_flavors(connection)
         return NodeByName(self.node).fetch(connection)
 
+    def _check(self) -> None:
+        for name in ("uuid", "device_index"):
+            seen: set[object] = set()
+            for position, device in enumerate(self.devices):
+                value = getattr(device, name)
+                if value in seen:
+                    field = f"devices[{position}].{name}"
+                    raise InvalidError("invalid_request", f"{field}: {value!r} is named twice", field=field)
+                seen.add(value)
+
     def _keep_devices(self, connection: Connection, node_id: str) -> None:
         present = {row.id: row for row in connection.execute(select(_device).where(_device.c.node_id == node_id))}
+        missing = sorted(present.keys() - {device.uuid for device in self.devices})
+        _make_room(connection, present, missing, self.devices)
         for device in self.devices:
             values = {
                 "device_index": device.device_index,
@@ -166,21 +182,15 @@ class AcceptInventory:
                 "cells": device.cells,
                 "is_simulated": device.is_simulated,
             }
-            if device.uuid in present:
-                back = (
-                    {"health": DeviceHealth.HEALTHY.value, "health_detail": None} if present[device.uuid].health_detail == "missing" else {}
-                )
+            known = present.get(device.uuid)
+            if known is None:
+                _add_device(connection, node_id, device.uuid, values)
+            else:
+                is_back = known.health_detail == MISSING
+                back = {"health": DeviceHealth.HEALTHY.value, "health_detail": None} if is_back else {}
                 connection.execute(update(_device).where(_device.c.id == device.uuid).values(**values, **back))
-                continue
-            if connection.execute(select(_device.c.node_id).where(_device.c.id == device.uuid)).first() is not None:
-                raise ConflictError(
-                    "device_elsewhere", f"device {device.uuid!r} belongs to another node", field="devices", device=device.uuid
-                )
-            fresh = {"id": device.uuid, "node_id": node_id, "mode": DeviceMode.WHOLE.value, "health": DeviceHealth.HEALTHY.value}
-            connection.execute(insert(_device), {**values, **fresh})
-        missing = sorted(set(present) - {device.uuid for device in self.devices})
         if missing:
-            gone = {"health": DeviceHealth.FAULTY.value, "health_detail": "missing"}
+            gone = {"health": DeviceHealth.FAULTY.value, "health_detail": MISSING}
             connection.execute(update(_device).where(_device.c.id.in_(missing)).values(**gone))
 
     def _keep_flavors(self, connection: Connection) -> None:
@@ -188,6 +198,26 @@ class AcceptInventory:
         rows = [{"name": model, "gpu_model": model, "mode": DeviceMode.WHOLE.value, "milli_gpu": MILLI_GPU_PER_DEVICE} for model in models]
         if rows:
             connection.execute(_insert_flavor[connection.dialect.name], rows)
+
+
+def _make_room(connection: Connection, present: Mapping[str, Any], missing: Sequence[str], devices: Sequence[ReportedDevice]) -> None:
+    """Take indices from those that had them before, when others have them now: a device that fell off the bus shifts those behind it."""
+    holders = {row.device_index: row.id for row in present.values()}
+    if all(holders.get(device.device_index, device.uuid) == device.uuid for device in devices):
+        return
+    for first, names in ((ASIDE_INDEX_FIRST, sorted(present)), (MISSING_INDEX_FIRST, missing)):
+        for index, uuid in enumerate(names, start=first):
+            connection.execute(update(_device).where(_device.c.id == uuid).values(device_index=index))
+
+
+def _add_device(connection: Connection, node_id: str, uuid: str, values: Mapping[str, Any]) -> None:
+    """Insert a device, or move one that is missing where it was and that nobody holds; ConflictError for one that another node has."""
+    free = and_(_device.c.id == uuid, _device.c.health_detail == MISSING, ~exists().where(_claim.c.device_id == uuid))
+    fresh = {**values, "node_id": node_id, "health": DeviceHealth.HEALTHY.value, "health_detail": None}
+    if connection.execute(update(_device).where(free).values(**fresh)).rowcount == 1:
+        return
+    with duplicates.refused_as("device_elsewhere", f"device {uuid!r} belongs to another node", field="devices"):
+        connection.execute(insert(_device), {**fresh, "id": uuid, "mode": DeviceMode.WHOLE.value})
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,9 +348,6 @@ class CreatePrice:
             raise InvalidError("unknown_flavor", f"flavor: {self.flavor!r} is not one of {', '.join(known)}", field="flavor", limit=known)
         if self.valid_from_ms < self.now_ms:
             raise InvalidError("price_in_the_past", "valid_from: a price cannot begin in the past", field="valid_from", limit=self.now_ms)
-        same = and_(_price.c.flavor == self.flavor, _price.c.currency == self.currency, _price.c.valid_from_ms == self.valid_from_ms)
-        if connection.execute(select(func.count()).select_from(_price).where(same)).scalar_one():
-            raise ConflictError("price_exists", "valid_from: a price of this flavor begins then already", field="valid_from")
         values = {
             "id": self.id,
             "flavor": self.flavor,
@@ -329,7 +356,8 @@ class CreatePrice:
             "valid_from_ms": self.valid_from_ms,
             "created_at_ms": self.now_ms,
         }
-        connection.execute(insert(_price), values)
+        with duplicates.refused_as("price_exists", "valid_from: a price of this flavor begins then already", field="valid_from"):
+            connection.execute(insert(_price), values)
         return PriceView(self.id, self.flavor, self.currency, self.units_per_hour, self.valid_from_ms)
 
 

@@ -105,7 +105,7 @@ class Submitter:
 
 @dataclass(frozen=True, slots=True)
 class SubmitJobs:
-    """Accept all jobs or, by raising InvalidError, none. `jobs` are in the order of the request; in a batch a refusal names the position."""
+    """Accept all jobs or, by raising InvalidError, none. `jobs` are in the order of the request; a batch's refusal names the position."""
 
     submitter: Submitter
     jobs: Sequence[NewJob]
@@ -116,7 +116,8 @@ class SubmitJobs:
         """Return the accepted jobs with the newest answers known for their classes."""
         self._check_archives(connection)
         keys = {job.job_class.id: job.job_class for job in self.jobs}
-        answers = {key.id: self._answer(connection, key) for key in keys.values()}
+        # In order, so that two batches on PostgreSQL never wait for one another's new classes.
+        answers = {class_id: self._answer(connection, keys[class_id]) for class_id in sorted(keys)}
         _insert_job.run_many(connection, list(self._rows()))
         event = (self.now_ms, "job_submitted", self.submitter.tenant_id)
         _insert_event.run_many(connection, [(*event, job.id, "{}") for job in self.jobs])
@@ -202,7 +203,8 @@ class CancelJob:
     def execute(self, connection: Connection, /) -> JobView:
         """Return the job as it is now; NotFoundError for a job that is not there or is another tenant's."""
         guard = select(_job.c.state, _job.c.target, _job.c.version, _job.c.tenant_id).where(_job.c.id == self.job_id)
-        row = connection.execute(guard).first()
+        # Locked, so that a start or an end either came before and is seen, or comes after and finds the new version.
+        row = connection.execute(guard.with_for_update(key_share=True)).first()
         if row is None or self.tenant_id not in (None, row.tenant_id):
             raise NotFoundError("job_not_found", f"there is no job {self.job_id!r}", field="job")
         state = JobState(row.state)

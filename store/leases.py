@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from domain.states import JobState, JobTarget
@@ -89,15 +89,19 @@ class BindStarts:
 
 def _startable(connection: Connection, job_ids: Sequence[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for first in range(0, len(job_ids), CHUNK):
+    in_order = sorted(job_ids)
+    for first in range(0, len(in_order), CHUNK):
         statement = (
             select(_job, _tier.c.grace_ms)
             .select_from(_job.join(_tier, _tier.c.name == _job.c.tier))
             .where(
-                _job.c.id.in_(job_ids[first : first + CHUNK]),
+                _job.c.id.in_(in_order[first : first + CHUNK]),
                 _job.c.state == JobState.QUEUED.value,
                 _job.c.target == JobTarget.RUN.value,
             )
+            # Locked in order: a cancel either came before and is seen, or comes after and finds the new version.
+            .order_by(_job.c.id)
+            .with_for_update(of=_job, key_share=True)
         )
         found.update({row.id: row for row in connection.execute(statement)})
     return found
@@ -328,13 +332,14 @@ def _apply(connection: Connection, change: Change, now_ms: int) -> bool:
     columns = (_lease.c.tenant_id, _lease.c.job_id, _lease.c.attempt, _job.c.version)
     statement = select(*columns).select_from(_lease.join(_job, _job.c.id == _lease.c.job_id)).where(_lease.c.id == change.lease_id)
     # Locked, so that a cancel either came before and is seen, or comes after and finds the new version.
-    lease = connection.execute(statement.with_for_update(of=_job)).one()
+    lease = connection.execute(statement.with_for_update(of=_job, key_share=True)).one()
     if change.job and lease.version != change.job_version:
         return False
     if change.observation_ids:
         fresh = and_(_observation.c.id.in_(change.observation_ids), _observation.c.applied_at_ms.is_(None))
-        if connection.execute(update(_observation).where(fresh).values(applied_at_ms=now_ms)).rowcount != len(change.observation_ids):
+        if connection.execute(select(func.count()).where(fresh)).scalar_one() != len(change.observation_ids):
             return False
+        connection.execute(update(_observation).where(fresh).values(applied_at_ms=now_ms))
     if change.lease:
         connection.execute(update(_lease).where(_lease.c.id == change.lease_id).values(**change.lease))
     if change.attempt:

@@ -76,19 +76,29 @@ def _newest(config: Config) -> str:
 def _connection(url: str) -> Iterator[Connection]:
     if url.startswith(SQLITE_PREFIX):
         engine = sqlite.make_engine(Path(url.removeprefix(SQLITE_PREFIX)), is_writer=True)
-        with engine.connect() as connection:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-            try:
-                yield connection
-            except BaseException:
-                connection.exec_driver_sql("ROLLBACK")
-                raise
-            connection.exec_driver_sql("COMMIT")
     elif url.startswith(POSTGRES_PREFIX):
         engine = postgres.make_engine(url)
-        with engine.begin() as connection:
-            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK_KEY})")
-            yield connection
     else:
         raise ValueError(f"database_url: {url.split(':', 1)[0]!r} is neither sqlite:/// nor postgresql://")
-    engine.dispose()
+    try:
+        with engine.connect() as connection, _transaction(connection):
+            yield connection
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def _transaction(connection: Connection) -> Iterator[None]:
+    """One transaction; another process that migrates the same database waits for its end."""
+    if connection.dialect.name != "sqlite":
+        with connection.begin():
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK_KEY})")
+            yield
+        return
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        connection.exec_driver_sql("ROLLBACK")
+        raise
+    connection.exec_driver_sql("COMMIT")

@@ -14,13 +14,12 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, or_, select
 
-from domain.jobs import Shape
 from domain.slices import DeviceHealth, DeviceMode, Flavor, Slice
 from domain.states import JobState, JobTarget
 from quotas.amount import Amount
 from quotas.tree import NodeKind, Quota, QuotaNode, Tree
 from scheduler.decision import snapshot as decision
-from store import tables
+from store import shapes, tables
 
 QUEUE_MAXIMUM = 200_000  # jobs read in one cycle, oldest first; the rest waits for a later cycle
 
@@ -71,12 +70,6 @@ class LoadSnapshot:
 def leaf(tree: Tree, tenant_id: str, project_id: str) -> str:
     """Return the quota node that a job charges: its project where that has quotas of its own, else its tenant."""
     return project_id if project_id in tree else tenant_id
-
-
-def shape_of(text: str) -> Shape:
-    """Return the shape that a class row holds as JSON."""
-    fields = json.loads(text)
-    return Shape(**{**fields, "flavors": tuple(fields["flavors"]), "sites": tuple(fields["sites"])})
 
 
 def _flavors(connection: Connection) -> dict[str, Flavor]:
@@ -148,7 +141,7 @@ def _running(connection: Connection, tree: Tree) -> list[decision.RunningJob]:
     joined = joined.join(_tier, _tier.c.name == _job.c.tier)
     found = []
     for row in connection.execute(select(*columns).select_from(joined).where(is_open).order_by(_job.c.seq)):
-        shape, held = shape_of(row.shape), tuple(slices.get(row.id, ()))
+        shape, held = shapes.shape_of(row.shape), tuple(slices.get(row.id, ()))
         by_replica = {item.replica: item.node for item in held}
         found.append(
             decision.RunningJob(
@@ -186,7 +179,7 @@ def _queue(
             continue
         key = decision.ClassKey(
             tenant=leaf(tree, row.tenant_id, row.project_id),
-            shape=shape_of(row.shape),
+            shape=shapes.shape_of(row.shape),
             limit_ms=row.limit_ms,
             priority=row.priority,
             project=row.project_id,

@@ -51,12 +51,15 @@ class World:
 
     def quota(self, tenant: str, gpus: int, **fields: Any) -> quotas.QuotaView:
         """Give a tenant a quota of h200 from now on."""
-        given = {"borrowing_limit": None, "lending_limit": None, "valid_from_ms": self.now_ms, "valid_until_ms": None, "project": None}
-        view: quotas.QuotaView = self.run(
-            quotas.SetQuota(
-                **{**given, **fields}, id=self.new("quo"), tenant=tenant, resource="h200", nominal=gpus * 1_000, now_ms=self.now_ms
-            )
-        )
+        given: dict[str, Any] = {
+            "borrowing_limit": None,
+            "lending_limit": None,
+            "valid_from_ms": self.now_ms,
+            "valid_until_ms": None,
+            "project": None,
+        }
+        given |= {"resource": "h200", "nominal": gpus * 1_000} | fields
+        view: quotas.QuotaView = self.run(quotas.SetQuota(id=self.new("quo"), tenant=tenant, now_ms=self.now_ms, **given))
         return view
 
     def node(self, name: str, *, gpus: int = 8, **fields: Any) -> fleet.NodeView:
