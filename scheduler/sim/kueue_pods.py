@@ -72,8 +72,8 @@ def matches(wanted: Demands, flavor: Flavor, flavors: Sequence[Flavor]) -> bool:
     if any(flavor.labels.get(key) != value for key, value in wanted.selector.items() if key in keys):
         return False
     terms = [[expression for expression in term if expression.key in keys] for term in wanted.terms]
-    # A term about other labels only may hold on some node of every flavor, and one term is enough.
-    if terms and all(terms) and not any(all(_holds(expression, flavor.labels) for expression in term) for term in terms):
+    # A term about other labels only is empty here: it may hold on some node of every flavor, and one term is enough.
+    if terms and not any(all(_holds(expression, flavor.labels) for expression in term) for term in terms):
         return False
     tolerated = (*wanted.tolerations, *flavor.tolerations)
     taints = [taint for taint in flavor.taints if taint.effect in _EFFECTS]

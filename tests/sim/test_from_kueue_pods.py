@@ -46,6 +46,9 @@ def container(cpu: Any = None, *, limit: Any = None, **more: Any) -> dict[str, A
             4,
             id="a sidecar after an init container",
         ),
+        pytest.param(
+            {"containers": [container(1)], "initContainers": [container(4, restartPolicy="Always")]}, 5, id="a sidecar counts once"
+        ),
         pytest.param({"containers": [container(2)], "overhead": {"cpu": "250m"}}, 2.25, id="the overhead of its runtime"),
         pytest.param({"containers": [container(2)], "resources": {"requests": {"cpu": 6}}}, 6, id="a request for the whole pod"),
     ],
@@ -73,6 +76,9 @@ UNTAINTED = ["h200", "l40s", "mig"]
         pytest.param({"tolerations": [{"key": "spot", "operator": "Exists"}]}, ["spot", *UNTAINTED], id="a taint is tolerated"),
         pytest.param({"tolerations": [{"key": "spot", "value": "true"}]}, ["spot", *UNTAINTED], id="by its value"),
         pytest.param({"tolerations": [{"key": "spot", "value": "false"}]}, UNTAINTED, id="by another value"),
+        pytest.param(
+            {"tolerations": [{"key": "spot", "operator": "Exists", "effect": "NoSchedule"}]}, ["spot", *UNTAINTED], id="for its effect"
+        ),
         pytest.param({"tolerations": [{"key": "spot", "operator": "Exists", "effect": "NoExecute"}]}, UNTAINTED, id="for another effect"),
         pytest.param({"nodeSelector": {"gpu": "l40s"}}, ["l40s"], id="a label that one flavor has"),
         pytest.param({"nodeSelector": {"zone": "a"}}, UNTAINTED, id="a label that no flavor has"),
