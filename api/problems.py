@@ -17,6 +17,7 @@ from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from api import clock
 from api.auth import UnauthenticatedError
 from api.problem_codes import MEDIA_TYPE
 from store.errors import ConflictError, ForbiddenError, InvalidError, NotFoundError, RefusalError, StaleError, StoreBusyError
@@ -100,6 +101,8 @@ def of_refusal(error: RefusalError, *, request_id: str | None = None) -> tuple[d
     status = status_of(error)
     data = dict(error.data)
     field = data.pop("field", None)
+    if isinstance(limit_ms := data.pop("limit_ms", None), int):
+        data["limit"] = clock.rfc3339(limit_ms)
     errors = [{"field": field, "message": error.message, "limit": data.get("limit")}] if field is not None else []
     headers = {}
     if status in _RETRYABLE:

@@ -36,6 +36,7 @@ class ApiSettings:
     service_version: str = "0.1.0"
     body_bytes_maximum: int = 8 * MEBIBYTE  # of any body but an archive; operators
     archive: ArchiveLimits = ArchiveLimits()
+    gangs_span_nodes: bool = False  # whether the scheduler places a gang over several nodes; the same there (SchedulerSettings.policy)
     open_jobs_maximum: int = 50_000  # of one tenant, not yet ended; operators
     estimates_per_minute: int = 120  # of one tenant; operators
     estimates_at_once: int = 2  # in one process, the rest wait; nobody needs to

@@ -25,8 +25,9 @@ KNOWN_NAMES_MAXIMUM = 50
 class Refusing:
     """Raises InvalidError for fields of one specification, with the field's path in the request."""
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, prefix: str, *, gangs_span_nodes: bool) -> None:
         self._prefix = prefix
+        self.gangs_span_nodes = gangs_span_nodes
 
     def refuse(self, code: str, field: str, message: str, limit: Any = None) -> NoReturn:
         """Refuse `field`."""
@@ -41,13 +42,14 @@ def prepare(
     *,
     tenant_id: str,
     is_batch: bool,
+    gangs_span_nodes: bool,
     new_id: Callable[[str], str],
 ) -> list[NewJob]:
     """Return the jobs to store, in order; InvalidError names the first field that cannot be."""
     keys: dict[tuple[object, ...], jobs.ClassKey] = {}
     made = []
     for position, spec in enumerate(specs):
-        refusing = Refusing(f"jobs[{position}]." if is_batch else "")
+        refusing = Refusing(f"jobs[{position}]." if is_batch else "", gangs_span_nodes=gangs_span_nodes)
         shape, limit_ms, project_id = _resolve(spec, fleet, tenant, refusing)
         known = (project_id, shape, limit_ms, spec.priority)
         key = keys.get(known)
@@ -166,16 +168,18 @@ def _check_node(spec: JobSpec, maxima: NodeMaxima | None, refusing: Refusing) ->
     """Refuse what no node has. A fleet whose nodes have not reported yet refuses nothing."""
     if maxima is None:
         return
-    if spec.gpus > maxima.devices:
-        refusing.refuse(
-            "exceeds_maximum", "gpus", f"a replica asks for {spec.gpus} GPUs, the largest node has {maxima.devices}", maxima.devices
-        )
-    if spec.cpu_milli > maxima.cpu_milli:
-        message = f"a replica asks for {spec.cpu_milli} milli-CPU, the largest node has {maxima.cpu_milli}"
-        refusing.refuse("exceeds_maximum", "cpu_milli", message, maxima.cpu_milli)
-    if spec.memory_bytes > maxima.memory_bytes:
-        message = f"a replica asks for {spec.memory_bytes} bytes, the largest node has {maxima.memory_bytes}"
-        refusing.refuse("exceeds_maximum", "memory_bytes", message, maxima.memory_bytes)
+    asked = (
+        ("gpus", "GPUs", spec.gpus, maxima.devices),
+        ("cpu_milli", "milli-CPU", spec.cpu_milli, maxima.cpu_milli),
+        ("memory_bytes", "bytes", spec.memory_bytes, maxima.memory_bytes),
+    )
+    for field, unit, wanted, most in asked:
+        if wanted > most:
+            refusing.refuse("exceeds_maximum", field, f"a replica asks for {wanted} {unit}, the largest node has {most}", most)
+    for _, unit, wanted, most in asked:
+        if not refusing.gangs_span_nodes and wanted * spec.replicas > most:
+            message = f"{spec.replicas} x {wanted} {unit}, and all replicas of a job share one node: the largest has {most}"
+            refusing.refuse("exceeds_maximum", "replicas", message, most // wanted)
 
 
 def _check_ceiling(wanted: int, resource: str, field: str, tenant: TenantCatalog, refusing: Refusing) -> None:

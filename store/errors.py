@@ -30,7 +30,7 @@ class ForbiddenError(RefusalError):
 
 
 class InvalidError(RefusalError):
-    """A field's value is well formed but breaks a limit that rows know; `data` names `field` and `limit`."""
+    """A field's value is well formed but breaks a limit that rows know; `data` names `field` and `limit`, or `limit_ms` for a moment."""
 
 
 class StaleError(RefusalError):

@@ -347,7 +347,8 @@ class CreatePrice:
             known = list(connection.execute(select(_flavor.c.name).order_by(_flavor.c.name)).scalars())
             raise InvalidError("unknown_flavor", f"flavor: {self.flavor!r} is not one of {', '.join(known)}", field="flavor", limit=known)
         if self.valid_from_ms < self.now_ms:
-            raise InvalidError("price_in_the_past", "valid_from: a price cannot begin in the past", field="valid_from", limit=self.now_ms)
+            message = "valid_from: a price cannot begin in the past"
+            raise InvalidError("price_in_the_past", message, field="valid_from", limit_ms=self.now_ms)
         values = {
             "id": self.id,
             "flavor": self.flavor,

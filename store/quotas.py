@@ -75,7 +75,7 @@ class SetQuota:
             message = f"resource: {self.resource!r} is not one of {', '.join(names)}"
             raise InvalidError("unknown_resource", message, field="resource", limit=names)
         if self.valid_until_ms is not None and self.valid_until_ms <= self.valid_from_ms:
-            raise InvalidError("empty_window", "valid_until: must lie after valid_from", field="valid_until", limit=self.valid_from_ms)
+            raise InvalidError("empty_window", "valid_until: must lie after valid_from", field="valid_until", limit_ms=self.valid_from_ms)
         if self.borrowing_limit is not None and parent_id is None:
             raise InvalidError(
                 "nobody_to_borrow_from", "borrowing_limit: this tenant has no cohort to borrow from", field="borrowing_limit"

@@ -63,10 +63,12 @@ async def estimate(request: Request, principal: Estimates, sent: JobSpec) -> Any
     state.estimates_rate.count(tenant_id)
     catalog = await state.catalogs.fleet(is_fresh=True)
     tenant = await state.catalogs.tenant(tenant_id, is_fresh=True)
-    job = submission.prepare([sent], catalog, tenant, tenant_id=tenant_id, is_batch=False, new_id=clock.new_id)[0]
+    spans = state.settings.gangs_span_nodes
+    terms = {"tenant_id": tenant_id, "is_batch": False, "gangs_span_nodes": spans, "new_id": clock.new_id}
+    job = submission.prepare([sent], catalog, tenant, **terms)[0]
     now_ms = clock.now_ms()
     async with state.estimates_at_once:
-        loaded = await state.store.read(scheduling.LoadSnapshot(now_ms, Policy(spans_nodes=False)))
+        loaded = await state.store.read(scheduling.LoadSnapshot(now_ms, Policy(spans_nodes=spans)))
         outcome = await asyncio.to_thread(explain.explain, loaded.snapshot, _key(loaded, job, tenant_id))
     flavors = {item.name: item for item in await state.store.read(fleet.Flavors(state.settings.currency, now_ms))}
     held_ms = job.job_class.limit_ms + catalog.tiers[job.tier].grace_ms

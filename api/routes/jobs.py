@@ -16,6 +16,8 @@ from api.catalog import Catalogs
 from api.permissions import Needs
 from api.problems import TooManyRequestsError
 from api.routes.tenants import check_own
+from api.settings import ApiSettings
+from store.catalog import FleetCatalog, TenantCatalog
 from store.errors import InvalidError, RefusalError
 from store.identity import Principal
 from store.job_reads import JobsPage, JobView, JobWithAttempts
@@ -113,8 +115,9 @@ async def _command(request: Request, principal: Principal, specs: Sequence[JobSp
     tenant_id, tenant = principal.tenant_id, principal.tenant
     if tenant_id is None or tenant is None:
         raise InvalidError("no_tenant", "this key belongs to no tenant, so it cannot submit jobs")
-    jobs = await prepare(catalogs, specs, tenant_id=tenant_id, is_batch=is_batch)
-    maximum = request.app.state.settings.open_jobs_maximum
+    settings: ApiSettings = request.app.state.settings
+    jobs = await prepare(catalogs, specs, tenant_id=tenant_id, is_batch=is_batch, gangs_span_nodes=settings.gangs_span_nodes)
+    maximum = settings.open_jobs_maximum
     if await catalogs.count_open_jobs(tenant_id, len(jobs)) > maximum:
         message = f"the tenant may have at most open_jobs_maximum = {maximum} jobs that have not ended"
         raise TooManyRequestsError("too_many_open_jobs", message, limit=maximum, retry_after_seconds=QUEUE_FULL_RETRY_SECONDS)
@@ -122,14 +125,18 @@ async def _command(request: Request, principal: Principal, specs: Sequence[JobSp
     return SubmitJobs(submitter, jobs, clock.now_ms(), is_batch)
 
 
-async def prepare(catalogs: Catalogs, specs: Sequence[JobSpec], *, tenant_id: str, is_batch: bool) -> list[NewJob]:
+async def prepare(catalogs: Catalogs, specs: Sequence[JobSpec], *, tenant_id: str, is_batch: bool, gangs_span_nodes: bool) -> list[NewJob]:
     """Return the jobs to store; a refusal is decided on catalogs read now, an acceptance may rest on slightly older ones."""
+
+    def checked(fleet: FleetCatalog, tenant: TenantCatalog) -> list[NewJob]:
+        return submission.prepare(
+            specs, fleet, tenant, tenant_id=tenant_id, is_batch=is_batch, gangs_span_nodes=gangs_span_nodes, new_id=clock.new_id
+        )
+
     try:
-        fleet, tenant = await catalogs.fleet(), await catalogs.tenant(tenant_id)
-        return submission.prepare(specs, fleet, tenant, tenant_id=tenant_id, is_batch=is_batch, new_id=clock.new_id)
+        return checked(await catalogs.fleet(), await catalogs.tenant(tenant_id))
     except InvalidError:
-        fleet, tenant = await catalogs.fleet(is_fresh=True), await catalogs.tenant(tenant_id, is_fresh=True)
-        return submission.prepare(specs, fleet, tenant, tenant_id=tenant_id, is_batch=is_batch, new_id=clock.new_id)
+        return checked(await catalogs.fleet(is_fresh=True), await catalogs.tenant(tenant_id, is_fresh=True))
 
 
 def _one(accepted: list[JobView]) -> Mapping[str, Any]:
