@@ -68,7 +68,8 @@ def test_every_option_wins_over_the_file(job_file: Path, tmp_path: Path) -> None
     (tmp_path / "other.txt").write_text("scipy\n")
     options: dict[str, Any] = {
         "command": ["sh", "-c", "true"], "name": "n", "project": "p", "gpus": 1, "replicas": 1, "flavor": ["a100"], "cpus": "2",
-        "memory": "1GiB", "limit": "90s", "tier": "short", "priority": 7, "requirements": tmp_path / "other.txt", "workdir": tmp_path, "attempts": 1,
+        "memory": "1GiB", "limit": "90s", "tier": "short", "priority": 7, "requirements": tmp_path / "other.txt", "workdir": tmp_path,
+        "attempts": 1,
     }  # fmt: skip
     found = ask(job_file, WHOLE, env=["SEED=8", "EXTRA=a=b"], **options)
     assert found.working_directory == tmp_path

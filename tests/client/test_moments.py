@@ -10,6 +10,7 @@ import pytest
 
 from terrace.cli import moments
 from terrace.cli.moments import Direction
+from terrace.reasons import now_utc
 from terrace.sdk.errors import InputError
 
 
@@ -38,10 +39,10 @@ def test_a_moment_is_local_unless_it_names_its_offset(text: str, moment: datetim
 
 @pytest.mark.parametrize(("direction", "sign"), [(Direction.BACK, -1), (Direction.AHEAD, 1)])
 def test_a_duration_is_counted_from_now(direction: Direction, sign: int) -> None:
-    before = datetime.now(UTC)
+    before = now_utc()
     moment = moments.read("from", "7d", direction)
     assert moment is not None
-    assert before + sign * timedelta(days=7) <= moment <= datetime.now(UTC) + sign * timedelta(days=7)
+    assert before + sign * timedelta(days=7) <= moment <= now_utc() + sign * timedelta(days=7)
 
 
 @pytest.mark.parametrize("text", ["", "yesterday", "2026-13-01", "7", "99999999999999d"])

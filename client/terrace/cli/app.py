@@ -10,7 +10,7 @@ import inspect
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -20,14 +20,23 @@ from terrace.cli.exits import ExitCode
 HELP = "Submit training jobs to Terrace, follow them, and see what they cost."
 EPILOG = "Global options may stand before or after the command. Exit codes: docs/cli.md."
 
-VersionOption = Annotated[bool, typer.Option("--version", help="Print the version and end.", is_eager=True)]
+
+def _show_version(is_wanted: bool) -> None:
+    if is_wanted:
+        from terrace.sdk.transport import client_version
+
+        typer.echo(f"terrace {client_version()}")
+        raise typer.Exit
+
+
+VersionOption = Annotated[bool, typer.Option("--version", help="Print the version and end.", is_eager=True, callback=_show_version)]
 
 
 def make() -> typer.Typer:
     """Return the command."""
     app = typer.Typer(name="terrace", no_args_is_help=True, help=HELP, epilog=EPILOG, pretty_exceptions_enable=False)
     version = inspect.Parameter("is_version", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=VersionOption)
-    session.group(app, version, then=_show_version)
+    session.group(app, version)
     job_commands.register(app)
     account_commands.register(app)
     ops_commands.register(app)
@@ -42,19 +51,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         status = make()(args=None if arguments is None else list(arguments), prog_name="terrace", standalone_mode=False)
         sys.stdout.flush()
-    except BrokenPipeError:
+    except (session.ReaderLeftError, BrokenPipeError):
         return _broken_pipe()
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  the last line of defence: whatever it is becomes one line and a code
         return exits.explain(error)
     return status if isinstance(status, int) else ExitCode.OK
-
-
-def _show_version(options: dict[str, Any]) -> None:
-    if options["is_version"]:
-        from terrace.sdk.transport import client_version
-
-        typer.echo(f"terrace {client_version()}")
-        raise typer.Exit
 
 
 def _broken_pipe() -> int:

@@ -83,7 +83,7 @@ def _lines(error: BaseException) -> tuple[ExitCode, list[str]]:
             return ExitCode.UNREACHABLE, [f"unreachable: {error}"]
         case typer.TyperException():
             return ExitCode.INVALID, [f"usage: {line}" for line in error.format_message().splitlines() if line.strip()]
-        case KeyboardInterrupt():
+        case KeyboardInterrupt() | typer.Abort():
             return ExitCode.INTERRUPTED, ["interrupted"]
         case _:
             return ExitCode.DEFECT, _defect_lines(error)

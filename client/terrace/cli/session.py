@@ -50,6 +50,10 @@ GLOBAL_PARAMETERS = (
 _CONTEXT = inspect.Parameter("context", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context)
 
 
+class ReaderLeftError(Exception):
+    """Whoever read the output has stopped reading."""
+
+
 @dataclass(frozen=True, slots=True)
 class Choices:
     """The global options as far as they were given."""
@@ -106,6 +110,8 @@ def command(
                 options[name] = kind(**{item.name: options.pop(item.name) for item in dataclasses.fields(kind)})
             try:
                 return function(session, **options) or 0  # type: ignore[call-arg]
+            except BrokenPipeError as error:
+                raise ReaderLeftError from error  # Typer would end the process with a code of its own
             finally:
                 session.close()
 
@@ -117,13 +123,11 @@ def command(
     return register
 
 
-def group(app: typer.Typer, *extra: inspect.Parameter, then: Callable[[dict[str, Any]], None] | None = None) -> None:
-    """Let the global options stand before the commands of `app` too. `extra` options are handed to `then`."""
+def group(app: typer.Typer, *extra: inspect.Parameter) -> None:
+    """Let the global options stand before the commands of `app` too. `extra` options do their work in their own callbacks."""
 
     def run(context: typer.Context, **options: Any) -> None:
         context.obj = _merge(context, options)
-        if then is not None:
-            then(options)
 
     _declare(run, list(extra), None)
     app.callback()(run)

@@ -90,7 +90,7 @@ class TableOutput(Output):
             say(reasons.forecast(estimate.forecast, now))
         hold = units.price(estimate.hold_amount_units, estimate.currency)
         price = units.price(estimate.price_units_per_hour, estimate.currency)
-        say(f"It would cost at most {hold}: {price} per GPU and hour, for {units.duration(estimate.limit_seconds)}.")
+        say(f"It would cost at most {hold}: {price} per GPU and hour, for {units.duration(estimate.limit_seconds)} and its grace.")
 
     def logs(self, pieces: Iterable[LogPiece]) -> None:
         for piece in pieces:

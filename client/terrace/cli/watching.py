@@ -19,6 +19,7 @@ from terrace.cli import tables
 from terrace.cli.text import printable
 from terrace.models.jobs import JobDetail, JobState, LogPiece
 from terrace.sdk.errors import ApiError, UnreachableError
+from terrace.sdk.transport import RETRYABLE_STATUSES
 
 if TYPE_CHECKING:
     from terrace.sdk.client import Client
@@ -100,7 +101,11 @@ class Watch:
         while not self._is_over.is_set():
             try:
                 job = self._client.job(self._job_id)
-            except (ApiError, UnreachableError) as error:
+            except UnreachableError as error:
+                self._line.show(f"{self._job_id}: {error}; trying again", milestone="unreachable")
+            except ApiError as error:
+                if error.status not in RETRYABLE_STATUSES:
+                    return  # whoever waits is told the same, and says it
                 self._line.show(f"{self._job_id}: {error}; trying again", milestone="unreachable")
             else:
                 if not self._is_over.is_set():

@@ -181,8 +181,9 @@ class JobVerbs:
                     yield said
                 else:
                     end = said
-            if end is None or end.state in ENDED or attempt is not None:
+            if end is None or attempt is not None:
                 return
+            # The state in `end` is the job's at that moment, which may be later attempts' doing: only the job says whether there are any.
             following = self._next_attempt(job_id, end.attempt)
             if following is None:
                 return
