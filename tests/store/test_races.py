@@ -1,0 +1,123 @@
+"""Races between people and the scheduler, brought about on PostgreSQL, where commands run side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from store import fleet, identity, jobs, leases
+from store.engine import Store
+from store.errors import ConflictError, RefusalError
+from store.leader import TakeLead
+from tests.store.world import T0_MS, World
+from tests.support import invariants
+from tests.support.gates import Gate, Gated
+from tests.support.statements import rows
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.postgres
+
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+
+
+@pytest.fixture
+def acme(postgres_url: str) -> Iterator[World]:
+    """A tenant and a node; the scheduler leads."""
+    store = Store.open(postgres_url)
+    world = World(store)
+    world.tenant("acme")
+    world.node("a")
+    assert world.fence
+    yield world
+    store.close()
+
+
+def first_then(world: World, first: Any, second: Any) -> tuple[Any, Any]:
+    """Run `second` while `first` has done its work and not committed yet; return both outcomes."""
+    gate = Gate()
+    with ThreadPoolExecutor(2) as pool:
+        earlier = pool.submit(world.run, Gated(first, gate))
+        gate.wait()
+        later = pool.submit(world.run, second)
+        wait_until(lambda: later.done() or rows(world.store, WAITING) == [(1,)], seconds=10)
+        gate.open()
+        return outcome(earlier), outcome(later)
+
+
+def outcome(answer: Future[Any]) -> Any:
+    return answer.exception() or answer.result()
+
+
+def test_cancel_that_comes_first_makes_the_start_stale(acme: World) -> None:
+    job = acme.job()
+    cancelled, bound = first_then(
+        acme, jobs.CancelJob(job, None, "usr_acme", T0_MS), leases.BindStarts(acme.fence, [acme.start(job, on=[("a", 0)])], T0_MS)
+    )
+    assert (cancelled.state, bound) == ("cancelled", ())
+    assert rows(acme.store, "SELECT count(*) FROM lease") == rows(acme.store, "SELECT count(*) FROM device_claim") == [(0,)]
+    invariants.check_blocking(acme.store)
+
+
+def test_cancel_that_comes_second_finds_the_started_job_and_asks_for_its_end(acme: World) -> None:
+    job = acme.job()
+    bound, cancelled = first_then(
+        acme, leases.BindStarts(acme.fence, [acme.start(job, on=[("a", 0)])], T0_MS), jobs.CancelJob(job, None, "usr_acme", T0_MS)
+    )
+    assert len(bound) == 1
+    assert (cancelled.state, cancelled.target) == ("starting", "cancel")
+    invariants.check_blocking(acme.store)
+
+
+def test_end_that_was_seen_while_a_cancel_commits_is_dropped_and_chosen_again(acme: World) -> None:
+    job = acme.job()
+    lease = acme.lease(job, on=[("a", 0)])
+    end = leases.Change(
+        lease, lease={"ended_at_ms": T0_MS, "end_cause": "completed"}, attempt={"ended_at_ms": T0_MS, "outcome": "completed"},
+        job_version=acme.open_lease(lease).job_version, job={"state": "succeeded", "ended_at_ms": T0_MS},
+    )  # fmt: skip
+    cancelled, applied = first_then(acme, jobs.CancelJob(job, None, "usr_acme", T0_MS), leases.ApplyChanges(acme.fence, [end], T0_MS))
+    assert (cancelled.state, applied) == ("starting", 0)
+    invariants.check_blocking(acme.store)
+
+
+def test_scheduler_that_is_overtaken_before_its_bind_writes_nothing(acme: World) -> None:
+    job = acme.job()
+    bind = leases.BindStarts(acme.fence, [acme.start(job, on=[("a", 0)])], T0_MS)
+    taken, bound = first_then(acme, TakeLead("scheduler", "sch_2", T0_MS + 9_999, 5_000), bind)
+    assert taken.epoch == 2
+    assert isinstance(bound, RefusalError)
+    assert bound.code == "not_leading"
+    assert acme.view(job).state == "queued"
+
+
+def test_two_schedulers_take_the_lead_at_once_and_one_gets_it(acme: World) -> None:
+    first, second = (TakeLead("scheduler", holder, T0_MS + 9_999, 5_000) for holder in ("sch_2", "sch_3"))
+    won, lost = first_then(acme, first, second)
+    assert (won.epoch, lost) == (2, None)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda number: fleet.CreateNode(f"nod_{number}", "b", "hanoi", None, T0_MS), id="node"),
+        pytest.param(lambda number: identity.CreateTenant(f"ten_{number}", f"prj_{number}", "b", None, 1_000, T0_MS), id="tenant"),
+        pytest.param(lambda number: identity.CreateUser(f"usr_{number}", "b", "operator", None, T0_MS), id="operator"),
+        pytest.param(lambda number: fleet.CreatePrice(f"pri_{number}", "h200", "USD", 1, T0_MS, T0_MS), id="price"),
+    ],
+)
+def test_second_of_two_who_want_a_name_is_a_conflict(acme: World, make: Any) -> None:
+    _, late = first_then(acme, make(1), make(2))
+    assert isinstance(late, ConflictError)
+
+
+def test_batches_with_the_same_new_classes_in_other_orders_do_not_lock_each_other_out(acme: World) -> None:
+    one, other = acme.submission(gpus=1), acme.submission(gpus=2)
+    forth = jobs.SubmitJobs(one.submitter, [*one.jobs, *other.jobs], T0_MS)
+    again, more = acme.submission(gpus=2), acme.submission(gpus=1)
+    back = jobs.SubmitJobs(one.submitter, [*again.jobs, *more.jobs], T0_MS)
+    earlier, later = first_then(acme, forth, back)
+    assert [len(earlier), len(later)] == [2, 2]
+    assert rows(acme.store, "SELECT count(*) FROM job_class") == [(2,)]
