@@ -36,7 +36,6 @@ from store.scheduling import Loaded, LoadSnapshot
 
 LEADER = "scheduler"
 CHUNK = 500  # leases named in one question
-RETRY_SECONDS = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -74,8 +73,9 @@ class Loop:
                 self._lost_lead()
             except Exception:
                 metrics.FAILURES.inc()
-                log.exception("the cycle failed; trying again", retry_seconds=RETRY_SECONDS)
-                await _sleep(stop, RETRY_SECONDS)
+                log.exception("the cycle failed; trying again", retry_ms=self.settings.retry_ms)
+                await _sleep(stop, self.settings.retry_ms / 1_000)
+                continue
             await self._wait(stop, mark)
         if self.fence is not None:
             fence = self.fence

@@ -13,6 +13,7 @@ class SchedulerSettings:
 
     policy: Policy = field(default_factory=lambda: Policy(spans_nodes=False))  # operators; gangs over machines come with multi-node leases
     idle_ms: int = 1_000  # longest time between two looks when nothing changes; nobody needs to
+    retry_ms: int = 1_000  # pause after a cycle that failed; nobody needs to
     term_ms: int = 5_000  # how long a silent leader keeps the lead; operators with several schedulers
     start_deadline_ms: int = 600_000  # a lease that is not running after this is stopped and tried again; operators with slow images
     overrun_ms: int = 60_000  # how long over limit and grace before the scheduler steps in; nobody needs to

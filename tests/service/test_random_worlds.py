@@ -1,0 +1,189 @@
+"""Random worlds: jobs are submitted and cancelled, nodes drain, fall silent and come back, schedulers die, quotas change, clocks step.
+
+Everything that must always be true is looked at after every step. In the end all nodes come back, and every job that was accepted is in
+exactly one terminal state and holds nothing. A failure prints how to reproduce it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+
+from executors.fake import Script
+from store import tables
+from store.engine import Store
+from tests.support.databases import PostgresServer
+from tests.support.fleet import MINUTE_MS, Fleet
+
+NODES = {"node-a": 4, "node-b": 2, "node-c": 1}
+TENANTS = {"acme": 4, "zeta": 3}
+JOBS_MAXIMUM = 15
+STEPS_TO_THE_END_MAXIMUM = 400
+some_node = st.sampled_from(sorted(NODES))
+durations = st.sampled_from([0, 1, 1_000, 30_000, 5 * MINUTE_MS])
+scripts = st.builds(
+    Script,
+    start_ms=st.sampled_from([0, 500, 20 * MINUTE_MS]),
+    duration_ms=durations,
+    exit_code=st.sampled_from([0, 0, 0, 1]),
+    failure_class=st.sampled_from([None, None, None, "device", "out_of_memory"]),
+    stop_ms=st.sampled_from([0, 700, 60_000]),
+    stop_exit_code=st.sampled_from([143, 0]),
+    idle_ms=st.sampled_from([0, 900]),
+)
+
+
+class RandomWorld(RuleBasedStateMachine):
+    """One world. `open_store` makes a database of its own."""
+
+    def __init__(self, open_store: Callable[[], Store]) -> None:
+        super().__init__()
+        self.runner = asyncio.Runner()
+        self.store = open_store()
+        self.world = Fleet(self.store)
+        self.jobs: list[str] = []
+
+    def do(self, work: Any) -> Any:
+        """Run a coroutine."""
+        return self.runner.run(work)
+
+    @initialize()
+    def begin(self) -> None:
+        """Make nodes and tenants."""
+        self.do(self.world.begin(nodes=NODES, quota=TENANTS["acme"]))
+        self.do(self.world.add_tenant("zeta", TENANTS["zeta"]))
+
+    @precondition(lambda self: len(self.jobs) < JOBS_MAXIMUM)
+    @rule(
+        tenant=st.sampled_from(sorted(TENANTS)),
+        size=st.sampled_from([(0, 1), (0, 3), (1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (4, 1)]),
+        attempts=st.integers(1, 3),
+        script=st.lists(scripts, min_size=1, max_size=3),
+    )
+    def submit(self, tenant: str, size: tuple[int, int], attempts: int, script: list[Script]) -> None:
+        """Accept a job that some node can hold."""
+        gpus, replicas = size
+        job = self.world.submit(tenant=tenant, gpus=gpus, replicas=replicas, attempts=attempts, script=script, cpu_milli=1_000)
+        self.jobs.append(self.do(job))
+
+    @precondition(lambda self: self.jobs)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        """Ask for the end of a job in whatever state."""
+        self.do(self.world.cancel(data.draw(st.sampled_from(self.jobs))))
+
+    @rule(ms=st.sampled_from([1, 700, 5_000, 40_000, 15 * MINUTE_MS]))
+    def pass_time(self, ms: int) -> None:
+        """Let time pass."""
+        self.do(self.world.pass_time(ms))
+
+    @rule()
+    def step(self) -> None:
+        """Let the scheduler do a cycle."""
+        self.do(self.world.step())
+
+    @rule()
+    def settle(self) -> None:
+        """Let the scheduler do cycles until there is nothing to do."""
+        self.do(self.world.settle())
+
+    @rule(node=some_node, is_draining=st.booleans())
+    def drain(self, node: str, is_draining: bool) -> None:
+        """Switch a node."""
+        self.do(self.world.drain(node, is_draining=is_draining))
+
+    @rule(node=some_node)
+    def silence(self, node: str) -> None:
+        """Cut a node off."""
+        self.world.silence(node)
+
+    @rule(node=some_node)
+    def reconnect(self, node: str) -> None:
+        """Let a node be heard again."""
+        self.world.reconnect(node)
+
+    @rule(node=some_node)
+    def restart(self, node: str) -> None:
+        """Restart a node's agent, which loses its leases."""
+        self.do(self.world.restart(node))
+
+    @rule(tenant=st.sampled_from(sorted(TENANTS)), gpus=st.integers(0, 6))
+    def change_quota(self, tenant: str, gpus: int) -> None:
+        """Raise or cut a tenant's quota, below what it holds too."""
+        self.do(self.world.set_quota(tenant, gpus))
+
+    @rule()
+    def replace_scheduler(self) -> None:
+        """Kill the scheduler; another one takes over after the term."""
+        self.world.loop = self.world.scheduler()
+        self.do(self.world.pass_time(self.world.settings.term_ms))
+
+    @rule(ms=st.sampled_from([1_000, 60_000, 60 * MINUTE_MS]))
+    def put_clock_back(self, ms: int) -> None:
+        """Step the clock."""
+        self.world.now_ms -= ms
+
+    def teardown(self) -> None:
+        """Bring everything back, wait, and look at how the jobs ended."""
+        try:
+            if self.jobs:
+                self.do(self.finish())
+        finally:
+            self.store.close()
+            self.runner.close()
+
+    async def finish(self) -> None:
+        """Let every job end."""
+        world = self.world
+        world.now_ms += 3 * 60 * MINUTE_MS
+        for node in NODES:
+            await world.restart(node)
+            await world.drain(node, is_draining=False)
+        for tenant in TENANTS:
+            await world.set_quota(tenant, 6)
+        await world.until(lambda: world.has_ended(*self.jobs), step_ms=5 * MINUTE_MS, steps=STEPS_TO_THE_END_MAXIMUM)
+        assert {row["id"] for row in await world.rows(tables.Job)} == set(self.jobs)
+        assert (world.fake.live, await world.rows(tables.DeviceClaim)) == ((), [])
+
+
+def look_at(open_store: Callable[[], Store], *, examples: int) -> None:
+    """Try random worlds."""
+    bounds = settings(
+        max_examples=examples,
+        stateful_step_count=30,
+        deadline=None,
+        print_blob=True,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )
+    run_state_machine_as_test(lambda: RandomWorld(open_store), settings=bounds)  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.timeout(600)
+def test_random_worlds_on_sqlite_keep_every_promise(sqlite_template: Path, tmp_path: Path) -> None:
+    numbers = iter(range(1_000_000))
+
+    def open_store() -> Store:
+        path = tmp_path / f"world-{next(numbers)}.db"
+        shutil.copy(sqlite_template, path)
+        return Store.open(f"sqlite:///{path}")
+
+    look_at(open_store, examples=20)
+
+
+@pytest.mark.postgres
+@pytest.mark.timeout(600)
+def test_random_worlds_on_postgresql_keep_every_promise(postgres_server: PostgresServer) -> None:
+    numbers = iter(range(1_000_000))
+
+    def open_store() -> Store:
+        return Store.open(postgres_server.create_database(f"random_{next(numbers)}", template="terrace_template"))
+
+    look_at(open_store, examples=8)
