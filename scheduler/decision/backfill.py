@@ -19,10 +19,11 @@ from dataclasses import dataclass
 from domain.jobs import Shape
 from quotas.amount import Amount
 from quotas.tree import Tree
-from scheduler.decision import gate, place
+from scheduler.decision import gate, place, windows
 from scheduler.decision.fit import Fleet, Member, bits
 from scheduler.decision.gate import Option
 from scheduler.decision.snapshot import ClassKey, Policy, RunningJob
+from scheduler.decision.windows import Window, Windows
 
 STEPS_MAXIMUM = 10_000  # moments that one walk looks at; a job that does not fit by then gets no forward start time
 
@@ -108,49 +109,74 @@ class Holds:
                     room.memory_bytes -= replicas * shape.memory_bytes_per_replica
 
 
-def place_beside(
-    fleet: Fleet, shape: Shape, *, model: str | None, policy: Policy, holds: Holds, from_ms: int, until_ms: int
-) -> list[Member] | Hold | None:
-    """Place a gang without delaying a hold. Returns the hold that is in the way, or None when it does not even fit."""
-    allowed = fleet.allowed(shape)
-    members = place.place(fleet, shape, model=model, policy=policy, allowed=allowed)
-    if members is None or not holds.all:
-        return members
-    in_the_way = holds.earliest_delayed(members, shape, from_ms=from_ms, until_ms=until_ms)
-    if in_the_way is None:
-        return members
-    # First avoid nodes where one replica is too many; then all nodes where the whole gang would be.
-    for replicas in (1, shape.replicas):
-        free_of_holds = allowed & ~holds.nodes_to_avoid(shape, from_ms=from_ms, until_ms=until_ms, replicas=replicas)
-        members = place.place(fleet, shape, model=model, policy=policy, allowed=free_of_holds)
-        if members is not None and holds.earliest_delayed(members, shape, from_ms=from_ms, until_ms=until_ms) is None:
+@dataclass(frozen=True, slots=True)
+class Placing:
+    """What every search for a place respects: the policy, the forward start times of others, and the windows."""
+
+    policy: Policy
+    holds: Holds
+    windows: Windows
+
+    def find(self, fleet: Fleet, key: ClassKey, option: Option, *, from_ms: int, nodes: int = -1) -> list[Member] | Hold | None:
+        """Place a gang on `nodes` from `from_ms` for its whole limit. Returns the hold in the way, or None when it does not even fit."""
+        until_ms = from_ms + key.limit_ms
+        allowed = fleet.allowed(key.shape, key.where) & nodes
+        if self.windows.is_empty:
+            return self._beside_holds(fleet, key, option, allowed, from_ms, until_ms)
+        with windows.without(fleet, self.windows.closed_to(key.tenant, from_ms, until_ms)) as is_open:
+            return self._beside_holds(fleet, key, option, allowed & is_open, from_ms, until_ms)
+
+    def find_inside(self, fleet: Fleet, key: ClassKey, option: Option, window: Window, *, from_ms: int) -> list[Member] | None:
+        """Place a gang on the devices that a window sets aside for it."""
+        with windows.only(fleet, window) as nodes:
+            answer = self.find(fleet, key, option, from_ms=from_ms, nodes=nodes)
+        return answer if isinstance(answer, list) else None
+
+    def _beside_holds(
+        self, fleet: Fleet, key: ClassKey, option: Option, allowed: int, from_ms: int, until_ms: int
+    ) -> list[Member] | Hold | None:
+        shape, holds = key.shape, self.holds
+        members = place.place(fleet, shape, model=option.model, policy=self.policy, allowed=allowed, where=key.where)
+        if members is None or not holds.all:
             return members
-    return in_the_way
+        in_the_way = holds.earliest_delayed(members, shape, from_ms=from_ms, until_ms=until_ms)
+        if in_the_way is None:
+            return members
+        # First avoid nodes where one replica is too many; then all nodes where the whole gang would be.
+        for replicas in (1, shape.replicas):
+            free_of_holds = allowed & ~holds.nodes_to_avoid(shape, from_ms=from_ms, until_ms=until_ms, replicas=replicas)
+            members = place.place(fleet, shape, model=option.model, policy=self.policy, allowed=free_of_holds, where=key.where)
+            if members is not None and holds.earliest_delayed(members, shape, from_ms=from_ms, until_ms=until_ms) is None:
+                return members
+        return in_the_way
 
 
 class Future:
     """The present state and what ends when. Each `hold` walks through a copy of it."""
 
-    def __init__(self, fleet: Fleet, leases: Sequence[Lease], *, now_ms: int, policy: Policy, tree: Tree | None = None) -> None:
+    def __init__(self, fleet: Fleet, leases: Sequence[Lease], *, now_ms: int, placing: Placing, tree: Tree | None = None) -> None:
         """Start at the present state of `fleet`. With a `tree`, quota must also allow the start; without, only places count."""
         self._fleet = fleet
         self._tree = tree
         self._leases = sorted(leases, key=lambda lease: (lease.ends_ms, lease.seq))
         self._now_ms = now_ms
-        self._policy = policy
+        self._placing = placing
+        self._moments = [moment for moment in placing.windows.moments() if moment > now_ms]
 
     @property
     def first_release_ms(self) -> int:
         """The first time at which anything comes back; the present when nothing is held."""
         return self._leases[0].ends_ms if self._leases else self._now_ms
 
-    def hold(self, key: ClassKey, options: Sequence[Option], *, jobs: int, holds: Holds) -> list[Hold]:
+    def hold(self, key: ClassKey, options: Sequence[Option], *, jobs: int) -> list[Hold]:
         """Find the earliest starts of the first `jobs` jobs of a class and add their holds. Shorter when the future ends first."""
-        walk = _Walk(self._fleet.copy(), self._tree.copy() if self._tree else None, self._leases, holds.all, self._now_ms)
+        holds = self._placing.holds
+        tree = self._tree.copy() if self._tree else None
+        walk = _Walk(self._fleet.copy(), tree, self._leases, holds.all, self._moments, self._now_ms)
         found: list[Hold] = []
         for _ in range(STEPS_MAXIMUM):
             while len(found) < jobs:
-                hold = self._try(walk, key, options, holds)
+                hold = self._try(walk, key, options)
                 if hold is None:
                     break
                 walk.occupy(hold, until_ms=hold.start_ms + key.limit_ms)
@@ -160,18 +186,15 @@ class Future:
                 break
         return found
 
-    def _try(self, walk: _Walk, key: ClassKey, options: Sequence[Option], holds: Holds) -> Hold | None:
+    def _try(self, walk: _Walk, key: ClassKey, options: Sequence[Option]) -> Hold | None:
         for option in options:
             if walk.tree is not None and gate.over_quota(walk.tree, key.tenant, option) is not None:
                 continue
             if option.model is not None and walk.fleet.free_total.get(option.model, 0) < key.shape.slices:
                 continue
-            until_ms = walk.at_ms + key.limit_ms
-            members = place_beside(
-                walk.fleet, key.shape, model=option.model, policy=self._policy, holds=holds, from_ms=walk.at_ms, until_ms=until_ms
-            )
+            members = self._placing.find(walk.fleet, key, option, from_ms=walk.at_ms)
             if isinstance(members, list):
-                holds.take_beside(members, key.shape, from_ms=walk.at_ms, until_ms=until_ms)
+                self._placing.holds.take_beside(members, key.shape, from_ms=walk.at_ms, until_ms=walk.at_ms + key.limit_ms)
                 return Hold(key, walk.at_ms, tuple(members), _spare_beside(walk.fleet, members, key.shape), option)
         return None
 
@@ -179,7 +202,9 @@ class Future:
 class _Walk:
     """One copy of the state, moving through the ends of leases and the begins and ends of holds."""
 
-    def __init__(self, fleet: Fleet, tree: Tree | None, leases: Sequence[Lease], holds: Sequence[Hold], now_ms: int) -> None:
+    def __init__(
+        self, fleet: Fleet, tree: Tree | None, leases: Sequence[Lease], holds: Sequence[Hold], moments: Sequence[int], now_ms: int
+    ) -> None:
         self.fleet = fleet
         self.tree = tree
         self.at_ms = now_ms
@@ -187,6 +212,8 @@ class _Walk:
         self._next_lease = 0
         self._begins = sorted(holds, key=lambda hold: hold.start_ms)
         self._next_begin = 0
+        self._moments = moments
+        self._next_moment = 0
         self._ends: list[tuple[int, int, Lease]] = []
         self._count = 0
         self._apply()
@@ -210,6 +237,8 @@ class _Walk:
             moments.append(self._begins[self._next_begin].start_ms)
         if self._ends:
             moments.append(self._ends[0][0])
+        if self._next_moment < len(self._moments):
+            moments.append(self._moments[self._next_moment])
         if not moments:
             return False
         self.at_ms = max(min(moments), self.at_ms)
@@ -218,6 +247,8 @@ class _Walk:
 
     def _apply(self) -> None:
         """Ends before begins: what comes back at a moment can be taken at that moment."""
+        while self._next_moment < len(self._moments) and self._moments[self._next_moment] <= self.at_ms:
+            self._next_moment += 1
         while self._next_lease < len(self._leases) and self._leases[self._next_lease].ends_ms <= self.at_ms:
             self._give_back(self._leases[self._next_lease])
             self._next_lease += 1

@@ -12,9 +12,9 @@ from enum import Enum
 
 from domain.reasons import Reason, ReasonCode, Unblock
 from quotas.tree import WhenCanBorrow, WhenCanPreempt
-from scheduler.decision import backfill, gate, nominate, order, place
-from scheduler.decision.backfill import Future, Hold, Holds, Lease
-from scheduler.decision.fit import Fleet, Member
+from scheduler.decision import backfill, gate, nominate, order, place, windows
+from scheduler.decision.backfill import Future, Holds, Lease, Placing
+from scheduler.decision.fit import Member
 from scheduler.decision.gate import Option
 from scheduler.decision.ground import Ground
 from scheduler.decision.order import Entry
@@ -24,9 +24,10 @@ from scheduler.decision.snapshot import ClassKey, Nomination, PendingJob, Snapsh
 from scheduler.decision.taking import Taking
 from scheduler.decision.users import Users
 from scheduler.decision.victims import Request
+from scheduler.decision.windows import Window, Windows
 
 # A later gate says more about what a job is waiting for: the reason of the flavor that came furthest is the class's reason.
-_CAPACITY = frozenset({ReasonCode.NO_CAPACITY, ReasonCode.FRAGMENTED, ReasonCode.TOPOLOGY})
+_CAPACITY = frozenset({ReasonCode.CAPACITY_RESERVED, ReasonCode.NO_CAPACITY, ReasonCode.FRAGMENTED, ReasonCode.TOPOLOGY})
 _GATE = {
     ReasonCode.BORROWING_LIMIT: 1,
     ReasonCode.QUOTA_EXCEEDED: 1,
@@ -49,8 +50,9 @@ def decide(snapshot: Snapshot) -> Plan:
     decision = _Decision(snapshot)
     decision.honour_nominations()
     entries = decision.admit_to_queue()
+    decision.serve_reservations(entries)
     queue = order.queue(
-        entries,
+        [entry for entry in entries if not entry.is_spent],
         decision.ground.later.tree,
         fair_sharing=snapshot.policy.fair_sharing,
         users=decision.users,
@@ -92,7 +94,7 @@ class _Decision:
         self._running: dict[str, Lease] | None = None  # without those who leave, in this plan too
         self._served: set[str] = set()  # started or nominated before anybody else was considered
         self._nominated: dict[ClassKey, Nomination] = {}  # the first of each class
-        self._holds = Holds()
+        self._placing = Placing(snapshot.policy, Holds(), Windows(snapshot))
         # Blocked by capacity, with the number of jobs that get a hold. Holds cost a walk, so they are found when somebody could pass.
         self._without_hold: list[tuple[Entry, Option, int]] = []
         self._depth_left: dict[str | None, int] = {}
@@ -123,6 +125,38 @@ class _Decision:
             else:
                 entries.append(Entry(job_class, allowed, jobs))
         return entries
+
+    def serve_reservations(self, entries: Sequence[Entry]) -> None:
+        """Start the jobs of tenants whose capacity reservations are open, on the devices set aside for them, before all others."""
+        for window in self._placing.windows.all:
+            if window.tenant is None or not window.is_open_at(self.snapshot.now_ms):
+                continue
+            members = [entry for entry in entries if window.tenant in self.ground.later.tree.path(entry.job_class.key.tenant)]
+            for entry in sorted(members, key=lambda entry: () if entry.is_spent else entry.rank()):
+                option = next((option for option in entry.options if option.model == window.model), None)
+                while option is not None and not entry.is_spent and self._serve(entry, option, window):
+                    pass
+
+    def _serve(self, entry: Entry, option: Option, window: Window) -> bool:
+        """Start or nominate the entry's first job inside an open reservation; False when there is no room, not even by taking."""
+        key, now = entry.job_class.key, self.ground.now
+        if self.users.over_cap(key) is not None:
+            return False
+        over = gate.over_quota(now.tree, key.tenant, option) or gate.over_quota(self.ground.later.tree, key.tenant, option)
+        members = None if over else self._placing.find_inside(now.fleet, key, option, window, from_ms=self.snapshot.now_ms)
+        if members is not None:
+            self._start(entry, option, members)
+            return True
+
+        def place_inside(request: Request) -> list[Member] | None:
+            fleet = self.ground.later.fleet
+            return self._placing.find_inside(fleet, request.key, request.option, window, from_ms=self._taking.releases_ms)
+
+        found = self._taking.inside(entry, option, window, place_inside)
+        if found is None:
+            return False
+        self._nominate(entry, option, found)
+        return True
 
     def plan(self) -> Plan:
         """Return what was decided. A class whose waiting jobs are all nominated has their reason."""
@@ -179,37 +213,32 @@ class _Decision:
         refusal = refusal or self.users.over_cap(key)
         if refusal is not None:
             return refusal
-        policy, now_ms = self.snapshot.policy, self.snapshot.now_ms
-        allowed = now.fleet.allowed(key.shape)
-        members = place.place(now.fleet, key.shape, model=option.model, policy=policy, allowed=allowed)
-        if members is None:
-            return place.explain(now.fleet, key.shape, model=option.model, policy=policy, allowed=allowed)
-        self._find_holds(option.model)
-        if not self._holds.all:
-            return members
-        answer = self._place_beside(now.fleet, key, option, from_ms=now_ms)
-        if isinstance(answer, Hold):
-            data = {"limit_ms": key.limit_ms, "held_from_ms": answer.start_ms}
-            return Reason(ReasonCode.WOULD_DELAY, data, Unblock.ANY_JOB_ENDS)
-        return answer if answer is not None else members
+        answer = self._placing.find(now.fleet, key, option, from_ms=self.snapshot.now_ms)
+        if answer is None:
+            return self._explain(key, option)
+        if self._find_holds(option.model):  # it could start, so it matters now in whose way it would be
+            answer = self._placing.find(now.fleet, key, option, from_ms=self.snapshot.now_ms)
+        if isinstance(answer, list):
+            return answer
+        held_from_ms = answer.start_ms if answer is not None else self.snapshot.now_ms
+        return Reason(ReasonCode.WOULD_DELAY, {"limit_ms": key.limit_ms, "held_from_ms": held_from_ms}, Unblock.ANY_JOB_ENDS)
 
-    def _place_beside(self, fleet: Fleet, key: ClassKey, option: Option, *, from_ms: int) -> list[Member] | Hold | None:
-        return backfill.place_beside(
-            fleet,
-            key.shape,
-            model=option.model,
-            policy=self.snapshot.policy,
-            holds=self._holds,
-            from_ms=from_ms,
-            until_ms=from_ms + key.limit_ms,
-        )
+    def _explain(self, key: ClassKey, option: Option) -> Reason:
+        """Say why there is no place: because of a window, or because too little is free."""
+        fleet, policy = self.ground.now.fleet, self.snapshot.policy
+        allowed = fleet.allowed(key.shape, key.where)
+        if not self._placing.windows.is_empty:
+            closed = self._placing.windows.closed_to(key.tenant, self.snapshot.now_ms, self.snapshot.now_ms + key.limit_ms)
+            if closed.windows and place.place(fleet, key.shape, model=option.model, policy=policy, allowed=allowed, where=key.where):
+                return windows.reason(closed, key.limit_ms, self.snapshot.now_ms)
+        return place.explain(fleet, key.shape, model=option.model, policy=policy, allowed=allowed, where=key.where)
 
     def _place_later(self, request: Request) -> list[Member] | None:
         """Place a job in the later state without delaying a hold."""
         fleet = self.ground.later.fleet
         if request.option.model is not None and fleet.free_total.get(request.option.model, 0) < request.key.shape.slices:
             return None
-        answer = self._place_beside(fleet, request.key, request.option, from_ms=self._taking.releases_ms)
+        answer = self._placing.find(fleet, request.key, request.option, from_ms=self._taking.releases_ms)
         return answer if isinstance(answer, list) else None
 
     def _start(self, entry: Entry, option: Option, members: Sequence[Member]) -> _Outcome:
@@ -228,8 +257,8 @@ class _Decision:
     def _occupy(self, key: ClassKey, seq: int, option: Option, members: Sequence[Member], *, from_ms: int) -> None:
         """Let the holds and later walks into the future know of a start."""
         ends_ms = from_ms + key.limit_ms
-        if self._holds.all:
-            self._holds.take_beside(members, key.shape, from_ms=from_ms, until_ms=ends_ms)
+        if self._placing.holds.all:
+            self._placing.holds.take_beside(members, key.shape, from_ms=from_ms, until_ms=ends_ms)
         self._new_leases.append(Lease(ends_ms, seq, key.tenant, key.shape, members, option.usage))
 
     def _nominate(self, entry: Entry, option: Option, found: Found) -> None:
@@ -271,19 +300,23 @@ class _Decision:
             self._depth_left[option.model] = left - jobs
             self._without_hold.append((entry, option, jobs))
 
-    def _find_holds(self, model: str | None) -> None:
-        """Find the forward start times that are due. Jobs without GPUs compete for CPU and memory everywhere, so they ask for all."""
+    def _find_holds(self, model: str | None) -> bool:
+        """Find the forward start times that are due; True when there was one to find.
+
+        Jobs without GPUs compete for CPU and memory everywhere, so they ask for all.
+        """
         due: list[tuple[Entry, Option, int]] = []
         later: list[tuple[Entry, Option, int]] = []
         for item in self._without_hold:
             (due if model is None or item[1].model in (model, None) else later).append(item)
         if not due:
-            return
+            return False
         self._without_hold = later
         if self._running is None:
             gone = {item.job for item in self.preemptions}
             self._running = {job: lease for job, lease in leases_of(self.snapshot).items() if job not in gone}
         leases = [*self._running.values(), *self._new_leases]
-        future = Future(self.ground.later.fleet, leases, now_ms=self.snapshot.now_ms, policy=self.snapshot.policy)
+        future = Future(self.ground.later.fleet, leases, now_ms=self.snapshot.now_ms, placing=self._placing)
         for entry, option, jobs in due:
-            future.hold(entry.job_class.key, (option,), jobs=jobs, holds=self._holds)
+            future.hold(entry.job_class.key, (option,), jobs=jobs)
+        return True

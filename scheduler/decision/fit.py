@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from domain.jobs import Shape
 from domain.slices import MILLI_GPU_PER_DEVICE, DeviceHealth, DeviceMode, Slice
 from scheduler.decision.nodes import Node
+from scheduler.decision.where import ANYWHERE, Where, Within
 
 DEVICES_PER_NODE_MAXIMUM = 256  # what a node may name; the buckets of a model have one place per count
 
@@ -46,17 +47,28 @@ def _usable_devices(node: Node) -> int:
     return usable
 
 
-def _room_when_empty(node: Node, shape: Shape, model: str | None) -> int:
-    if shape.slices_per_replica and node.gpu_model != model:
+def _room_when_empty(node: Node, shape: Shape, model: str | None, where: Where) -> int:
+    if (shape.slices_per_replica and node.gpu_model != model) or not where.accepts(node):
         return 0
     room = shape.replicas
     if shape.slices_per_replica:
-        room = min(room, len(node.devices) // shape.slices_per_replica)
+        devices = len(node.devices)
+        if where.within is Within.ISLAND:
+            devices = max((island.bit_count() for island in _islands(node)), default=0)
+        room = min(room, devices // shape.slices_per_replica)
     if shape.cpu_milli_per_replica:
         room = min(room, node.cpu_milli // shape.cpu_milli_per_replica)
     if shape.memory_bytes_per_replica:
         room = min(room, node.memory_bytes // shape.memory_bytes_per_replica)
     return room
+
+
+def _islands(node: Node) -> tuple[int, ...]:
+    """Return the NVLink islands of a node as sets of devices."""
+    islands: dict[int, int] = {}
+    for device in node.devices:
+        islands[device.island] = islands.get(device.island, 0) | 1 << device.index
+    return tuple(islands.values())
 
 
 class _Layout:
@@ -71,6 +83,8 @@ class _Layout:
         self.has_devices = 0
         self.schedulable = 0
         self.usable: list[int] = []
+        self.islands: dict[int, tuple[int, ...]] = {}  # of nodes that have more than one
+        self.is_tainted = any(node.taints for node in nodes)
         for position, node in enumerate(nodes):
             bit = 1 << position
             self.usable.append(_usable_devices(node))
@@ -81,32 +95,49 @@ class _Layout:
                 self.has_devices |= bit
             if node.is_schedulable:
                 self.schedulable |= bit
+            islands = _islands(node)
+            if len(islands) > 1:
+                self.islands[position] = islands
 
-        self._largest_gangs: dict[tuple[Shape, str | None, bool], int] = {}
+        self._largest_gangs: dict[tuple[Shape, str | None, bool, Where], int] = {}
+        self._accepted: dict[Where, int] = {}
 
     def racks_of(self, site: str) -> list[int]:
         return [mask for (at, _), mask in self.racks.items() if at == site]
 
-    def largest_gang(self, shape: Shape, model: str | None, *, spans_nodes: bool) -> int:
+    def accepted(self, where: Where) -> int:
+        """Return the nodes that `where` accepts, as a set of bits. The answer lasts as long as the nodes do, so it is kept."""
+        known = self._accepted.get(where)
+        if known is None:
+            if len(self._accepted) >= SHAPES_KEPT_MAXIMUM:
+                self._accepted.clear()
+            known = self._accepted[where] = sum(1 << position for position, node in enumerate(self.nodes) if where.accepts(node))
+        return known
+
+    def largest_gang(self, shape: Shape, model: str | None, *, spans_nodes: bool, where: Where = ANYWHERE) -> int:
         """Return how many replicas the best site (the best node when gangs may not span nodes) takes when it stands empty.
 
         Drained and lost nodes count, and faulty devices: they may return. The answer lasts as long as the nodes do, so it is kept.
         """
-        key = (shape, model, spans_nodes)
+        key = (shape, model, spans_nodes, where)
         known = self._largest_gangs.get(key)
         if known is None:
             if len(self._largest_gangs) >= SHAPES_KEPT_MAXIMUM:
                 self._largest_gangs.clear()
-            known = self._largest_gangs[key] = self._count_largest_gang(shape, model, spans_nodes)
+            known = self._largest_gangs[key] = self._count_largest_gang(shape, model, spans_nodes, where)
         return known
 
-    def _count_largest_gang(self, shape: Shape, model: str | None, spans_nodes: bool) -> int:
+    def _count_largest_gang(self, shape: Shape, model: str | None, spans_nodes: bool, where: Where) -> int:
+        room = [_room_when_empty(node, shape, model, where) for node in self.nodes]
         largest = 0
         for site, mask in self.sites.items():
             if shape.sites and site not in shape.sites:
                 continue
-            rooms = [_room_when_empty(self.nodes[position], shape, model) for position in bits(mask)]
-            largest = max(largest, sum(rooms) if spans_nodes else max(rooms))
+            groups = [mask] if where.within is Within.SITE else self.racks_of(site)
+            if not spans_nodes or where.within is not Within.SITE:
+                largest = max(largest, max(room[position] for position in bits(mask)))
+            if spans_nodes and where.within in (Within.SITE, Within.RACK):
+                largest = max([largest, *(sum(room[position] for position in bits(group)) for group in groups)])
         return largest
 
 
@@ -207,14 +238,21 @@ class Fleet:
         nodes = self.layout.nodes
         return tuple([nodes[member.node].name for member in members])
 
-    def allowed(self, shape: Shape) -> int:
-        """Return the schedulable nodes on the sites that `shape` accepts, as a set of bits."""
-        if not shape.sites:
-            return self.layout.schedulable
+    def allowed(self, shape: Shape, where: Where = ANYWHERE) -> int:
+        """Return the schedulable nodes that `shape` and `where` accept, as a set of bits."""
+        mask = self.layout.schedulable
+        if shape.sites:
+            mask &= self.on_sites(shape.sites)
+        if where is not ANYWHERE or self.layout.is_tainted:
+            mask &= self.layout.accepted(where)
+        return mask
+
+    def on_sites(self, sites: Sequence[str]) -> int:
+        """Return the nodes on the named sites, as a set of bits."""
         mask = 0
-        for site in shape.sites:
+        for site in sites:
             mask |= self.layout.sites.get(site, 0)
-        return mask & self.layout.schedulable
+        return mask
 
     def free_on(self, mask: int, model: str) -> int:
         """Count free devices of `model` on the nodes of `mask`."""

@@ -12,10 +12,11 @@ from collections.abc import Mapping
 
 from domain.reasons import Reason, ReasonCode
 from scheduler.decision import gate
-from scheduler.decision.backfill import Future, Holds, Lease
+from scheduler.decision.backfill import Future, Holds, Lease, Placing
 from scheduler.decision.decide import decide, leases_of
 from scheduler.decision.plan import Forecast, Plan, Start
 from scheduler.decision.snapshot import ClassKey, JobClass, Nomination, Snapshot, model_of, usage_of
+from scheduler.decision.windows import Windows
 
 JOBS_MAXIMUM = 1_000  # jobs that get a start time of their own in one forecast, over all classes
 
@@ -41,7 +42,6 @@ def forecast_jobs(snapshot: Snapshot, depth: int, *, plan: Plan) -> Mapping[str,
     """Return the forecast of every job that `plan` leaves waiting; classes in the order in which the plan considered them."""
     classes = {job_class.key: job_class for job_class in snapshot.classes}
     future = _after(snapshot, plan, classes)
-    holds = Holds()
     left = JOBS_MAXIMUM
     started = {start.job for start in plan.starts}
     found = {item.job: Forecast(start_ms=max(item.releases_ms, snapshot.now_ms)) for item in plan.nominations}
@@ -55,7 +55,7 @@ def forecast_jobs(snapshot: Snapshot, depth: int, *, plan: Plan) -> Mapping[str,
             considered += 1
             options = gate.options(snapshot, class_reason.class_key)
             if not isinstance(options, Reason):
-                new = future.hold(class_reason.class_key, options, jobs=min(left, len(waiting)), holds=holds)
+                new = future.hold(class_reason.class_key, options, jobs=min(left, len(waiting)))
                 starts_ms = [hold.start_ms for hold in new]
                 left -= len(starts_ms)
         for at, job in enumerate(waiting):
@@ -87,4 +87,5 @@ def _after(snapshot: Snapshot, plan: Plan, classes: Mapping[ClassKey, JobClass])
         fleet.take(members, key.shape)
         tree.add(key.tenant, usage)
         leases[item.job] = Lease(begin_ms + key.limit_ms, seq, key.tenant, key.shape, members, usage)
-    return Future(fleet, list(leases.values()), now_ms=snapshot.now_ms, policy=snapshot.policy, tree=tree)
+    placing = Placing(snapshot.policy, Holds(), Windows(snapshot))
+    return Future(fleet, list(leases.values()), now_ms=snapshot.now_ms, placing=placing, tree=tree)

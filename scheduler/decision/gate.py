@@ -93,7 +93,7 @@ def exceeds_maximum(snapshot: Snapshot, key: ClassKey, option: Option) -> Reason
             unit = _UNITS.get(resource, "milli_gpu")
             data: dict[str, ReasonValue] = {"limit": "quota", "resource": resource, f"needed_{unit}": wanted, f"maximum_{unit}": most}
             return Reason(ReasonCode.EXCEEDS_MAXIMUM, data, Unblock.MORE_QUOTA)
-    room = snapshot.fleet.layout.largest_gang(key.shape, option.model, spans_nodes=snapshot.policy.spans_nodes)
+    room = snapshot.fleet.layout.largest_gang(key.shape, option.model, spans_nodes=snapshot.policy.spans_nodes, where=key.where)
     if room >= key.shape.replicas:
         return None
     shape = key.shape

@@ -17,6 +17,7 @@ class Device:
     mode: DeviceMode = DeviceMode.WHOLE
     health: DeviceHealth = DeviceHealth.HEALTHY
     milli_gpu_total: int = MILLI_GPU_PER_DEVICE
+    island: int = 0  # devices of one node with the same number are joined by NVLink
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,3 +33,4 @@ class Node:
     memory_bytes: int = 0
     is_schedulable: bool = True
     labels: Mapping[str, str] = field(default_factory=dict)
+    taints: tuple[str, ...] = ()  # only jobs that tolerate all of them are placed here

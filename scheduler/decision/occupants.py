@@ -58,6 +58,16 @@ class Occupants:
         """Yield the possible victims of one leaf, best first."""
         return (occupant for occupant in self._by_leaf.get(leaf, ()) if self.may_lose(occupant.pool, 1))
 
+    def on(self, devices: Mapping[int, int]) -> list[Occupant]:
+        """Return the possible victims that hold any of `devices`, given by node, best first over all leaves."""
+        found = [
+            occupant
+            for leaf in self._by_leaf
+            for occupant in self.of(leaf)
+            if any(member.devices & devices.get(member.node, 0) for member in occupant.members)
+        ]
+        return sorted(found, key=lambda occupant: occupant.rank)
+
     def may_lose(self, pool: Pool, count: int) -> bool:
         """Tell whether `count` more victims of a pool stay within its rate limit."""
         return self._left is None or self._left.get(pool, 0) >= count

@@ -15,53 +15,85 @@ from domain.jobs import Shape
 from domain.reasons import Reason, ReasonCode, Unblock
 from scheduler.decision.fit import Fleet, Member, bits
 from scheduler.decision.snapshot import Placement, Policy
+from scheduler.decision.where import ANYWHERE, Where, Within
 
 Members = list[Member]
 
 
-def place(fleet: Fleet, shape: Shape, *, model: str | None, policy: Policy, allowed: int) -> Members | None:
+def place(fleet: Fleet, shape: Shape, *, model: str | None, policy: Policy, allowed: int, where: Where = ANYWHERE) -> Members | None:
     """Return one member per replica on the nodes of `allowed`, or None when the gang does not fit there."""
     if model is not None and fleet.free_total.get(model, 0) < shape.slices:
         return None
-    if shape.replicas == 1 or not policy.spans_nodes:
-        node = _single_node(fleet, shape, model, policy.placement, allowed)
-        return None if node is None else _take_on_nodes(fleet, shape, [(node, shape.replicas)])
-    if policy.placement in (Placement.FRAGMENTATION, Placement.BEST_FIT):
-        node = _single_node(fleet, shape, model, policy.placement, allowed)
+    for site in where.preferred_sites:
+        members = _place(fleet, shape, model, policy, allowed & fleet.on_sites((site,)), where.within)
+        if members is not None:
+            return members
+    return _place(fleet, shape, model, policy, allowed, where.within)
+
+
+def _place(fleet: Fleet, shape: Shape, model: str | None, policy: Policy, allowed: int, within: Within) -> Members | None:
+    stays_on_node = shape.replicas == 1 or not policy.spans_nodes or within in (Within.NODE, Within.ISLAND)
+    if stays_on_node or policy.placement in (Placement.FRAGMENTATION, Placement.BEST_FIT):
+        node = _single_node(fleet, shape, model, policy.placement, allowed, within)
         if node is not None:
             return _take_on_nodes(fleet, shape, [(node, shape.replicas)])
-    nodes = _smallest_group(fleet, shape, model, policy.placement, allowed)
+    if stays_on_node:
+        return None
+    nodes = _smallest_group(fleet, shape, model, policy.placement, allowed, within)
     if not nodes:
         return None
     return _fill(fleet, shape, model, policy.placement, nodes)
 
 
 def _take_on_nodes(fleet: Fleet, shape: Shape, counts: Iterable[tuple[int, int]]) -> Members:
-    """Choose devices, lowest index first, for the given numbers of replicas per node."""
+    """Choose devices for the given numbers of replicas per node: of one NVLink island where that is possible, lowest index first."""
     members = []
     for node, replicas in counts:
         free = fleet.free_devices[node]
+        islands = fleet.layout.islands.get(node)
         for _ in range(replicas):
+            source = _best_island(free, shape.slices_per_replica, islands) if islands else free
             devices = 0
             for _ in range(shape.slices_per_replica):
-                lowest = free & -free
+                lowest = source & -source
                 devices |= lowest
-                free ^= lowest
+                source ^= lowest
+            free &= ~devices
             members.append(Member(node, devices))
     return members
 
 
-def _single_node(fleet: Fleet, shape: Shape, model: str | None, placement: Placement, allowed: int) -> int | None:
-    """Return the one node that takes the whole gang, or None."""
+def _best_island(free: int, devices: int, islands: tuple[int, ...]) -> int:
+    """Return the free devices of the fullest island that still has enough; all free ones when none has."""
+    fitting = [island & free for island in islands if (island & free).bit_count() >= devices]
+    return min(fitting, key=lambda island: (island.bit_count(), island & -island)) if fitting else free
+
+
+def _single_node(fleet: Fleet, shape: Shape, model: str | None, placement: Placement, allowed: int, within: Within) -> int | None:
+    """Return the one node that takes the whole gang, or None. A node where one island takes it is better than one where none does."""
+    if fleet.layout.islands and shape.slices > 1:
+        node = _first_node(fleet, shape, model, placement, allowed, on_one_island=True)
+        if node is not None or within is Within.ISLAND:
+            return node
+    return _first_node(fleet, shape, model, placement, allowed, on_one_island=False)
+
+
+def _first_node(fleet: Fleet, shape: Shape, model: str | None, placement: Placement, allowed: int, *, on_one_island: bool) -> int | None:
     for mask in _by_preference(fleet, shape.slices, model, placement, allowed):
-        if not shape.cpu_milli_per_replica and not shape.memory_bytes_per_replica:
+        if not shape.cpu_milli_per_replica and not shape.memory_bytes_per_replica and not on_one_island:
             if mask:
                 return (mask & -mask).bit_length() - 1
             continue
         for node in bits(mask):
-            if fleet.replicas_on(node, shape) >= shape.replicas:
+            if fleet.replicas_on(node, shape) >= shape.replicas and (not on_one_island or _fits_an_island(fleet, node, shape.slices)):
                 return node
     return None
+
+
+def _fits_an_island(fleet: Fleet, node: int, devices: int) -> bool:
+    free = fleet.free_devices[node]
+    islands = fleet.layout.islands.get(node, (free,))
+    return any((island & free).bit_count() >= devices for island in islands)
 
 
 def _by_preference(fleet: Fleet, devices: int, model: str | None, placement: Placement, allowed: int) -> Iterable[int]:
@@ -82,13 +114,13 @@ def _by_preference(fleet: Fleet, devices: int, model: str | None, placement: Pla
             yield row[count] & allowed
 
 
-def _smallest_group(fleet: Fleet, shape: Shape, model: str | None, placement: Placement, allowed: int) -> int:
+def _smallest_group(fleet: Fleet, shape: Shape, model: str | None, placement: Placement, allowed: int, within: Within) -> int:
     """Return the nodes of the tightest rack that takes the gang, else of the tightest site, else no node."""
     sites = [(site, mask & allowed) for site, mask in fleet.layout.sites.items()]
-    if placement in (Placement.FRAGMENTATION, Placement.BEST_FIT):
+    if placement in (Placement.FRAGMENTATION, Placement.BEST_FIT) or within is Within.RACK:
         racks = [rack & allowed for site, _ in sites for rack in fleet.layout.racks_of(site)]
         rack = _tightest(fleet, shape, model, racks)
-        if rack:
+        if rack or within is Within.RACK:
             return rack
         return _tightest(fleet, shape, model, [mask for _, mask in sites])
     for _, mask in sites:
@@ -168,14 +200,18 @@ def _spread_counts(fleet: Fleet, shape: Shape, model: str | None, nodes: int) ->
     return list(counts.items())
 
 
-def explain(fleet: Fleet, shape: Shape, *, model: str | None, policy: Policy, allowed: int) -> Reason:
-    """Say why `place` found nothing: too little free, too scattered over nodes, or too scattered over sites."""
+def explain(fleet: Fleet, shape: Shape, *, model: str | None, policy: Policy, allowed: int, where: Where = ANYWHERE) -> Reason:
+    """Say why `place` found nothing: too little free, too scattered over nodes, or too scattered over racks or sites."""
     data = _numbers(fleet, shape, model, allowed)
     if model is None or not shape.slices:
         return Reason(ReasonCode.NO_CAPACITY, data, Unblock.ANY_JOB_ENDS)
     free = fleet.free_on(allowed, model)
     if free < shape.slices:
         return Reason(ReasonCode.NO_CAPACITY, data, _who_returns(fleet, shape, model))
+    if where.within is not Within.SITE:
+        data["within"] = where.within.value
+        if _place(fleet, shape, model, policy, allowed, Within.SITE) is not None:
+            return Reason(ReasonCode.TOPOLOGY, data, Unblock.ANY_JOB_ENDS)  # there is room, but not as close together as asked for
     devices_only = Shape(shape.flavors, shape.replicas, shape.slices_per_replica, shape.milli_gpu_per_slice)
     sites = [mask & allowed for mask in fleet.layout.sites.values()]
     if not policy.spans_nodes:

@@ -57,6 +57,11 @@ def find(state: State, occupants: Occupants, place: Place, request: Request, *, 
     return search.by_share(candidates) if fair_sharing else search.by_order(candidates)
 
 
+def clear_window(state: State, occupants: Occupants, place: Place, request: Request, holders: Sequence[Occupant]) -> Found | None:
+    """Return those of `holders` whose leaving lets the request start inside its capacity reservation, cleared from `state`."""
+    return _Search(state, occupants, place, request).one_by_one(holders)
+
+
 class _Search:
     """One search: who was taken so far, and the ways to take and give back."""
 
@@ -77,6 +82,14 @@ class _Search:
                 if self._take(candidate.occupant, candidate.cause) and self._fits(borrowing=borrowing) is not None:
                     return self._smallest(borrowing=borrowing)
             self._restore_all()
+        return None
+
+    def one_by_one(self, holders: Sequence[Occupant]) -> Found | None:
+        """Take in the order given, by the right of a capacity reservation."""
+        for occupant in holders:
+            if self._take(occupant, PreemptionCause.CAPACITY_RESERVATION) and self._fits(borrowing=True) is not None:
+                return self._smallest(borrowing=True)
+        self._restore_all()
         return None
 
     def _attempts(self, candidates: Sequence[Candidate]) -> tuple[bool, ...]:

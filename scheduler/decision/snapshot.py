@@ -21,10 +21,11 @@ from quotas.decay import Past
 from quotas.tree import Tree
 from scheduler.decision.fit import Fleet
 from scheduler.decision.nodes import Device, Node
+from scheduler.decision.where import ANYWHERE, Where
 
 __all__ = [
-    "CapacityReservation", "ClassKey", "Device", "JobClass", "Node", "Nomination", "PendingJob", "Placement", "Policy", "Pool",
-    "RunningJob", "Snapshot", "Victims", "from_rows", "model_of", "order_classes", "usage_of",
+    "CapacityReservation", "ClassKey", "Device", "JobClass", "MaintenanceWindow", "Node", "Nomination", "PendingJob", "Placement",
+    "Policy", "Pool", "RunningJob", "Snapshot", "Victims", "from_rows", "model_of", "order_classes", "usage_of",
 ]  # fmt: skip
 
 Pool = tuple[str, str]  # site and GPU model
@@ -126,6 +127,7 @@ class ClassKey:
     project: str = ""
     user: str | None = None
     is_preemptible: bool = True
+    where: Where = ANYWHERE
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,12 +140,22 @@ class JobClass:
 
 @dataclass(frozen=True, slots=True)
 class CapacityReservation:
-    """Slices set aside for a tenant in a window of time."""
+    """Devices set aside for a tenant, with all of its projects, in a window of time. A recurring one is several of one name."""
 
     name: str
     tenant: str
     flavor: str
     milli_gpu: int
+    start_ms: int
+    end_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class MaintenanceWindow:
+    """A time in which nothing may run on these nodes. What runs there already when it begins is not stopped by it."""
+
+    name: str
+    nodes: tuple[str, ...]
     start_ms: int
     end_ms: int
 
@@ -181,6 +193,7 @@ class Snapshot:
     capacity_reservations: Sequence[CapacityReservation] = ()
     nominations: Sequence[Nomination] = ()
     recent_preemptions: Mapping[Pool, Sequence[int]] = field(default_factory=dict)  # when each pool lost victims within the last hour
+    maintenance_windows: Sequence[MaintenanceWindow] = ()
     past: Past | None = None  # what every quota node borrowed, decayed; None counts the present only
 
 
@@ -197,6 +210,7 @@ def from_rows(
     nominations: Sequence[Nomination] = (),
     recent_preemptions: Mapping[Pool, Sequence[int]] | None = None,
     past: Past | None = None,
+    maintenance_windows: Sequence[MaintenanceWindow] = (),
 ) -> Snapshot:
     """Build a snapshot from plain rows. `tree` comes without usage: what `running` holds is charged to a copy of it."""
     charged = tree.copy()
@@ -206,8 +220,20 @@ def from_rows(
         if job.tenant in charged:
             charged.add(job.tenant, usage_of(job.shape, model_of(job.flavor, flavors)))
     return Snapshot(
-        now_ms, policy, nodes, flavors, charged, fleet, running, classes, capacity_reservations, nominations, recent_preemptions or {}, past
-    )  # fmt: skip
+        now_ms=now_ms,
+        policy=policy,
+        nodes=nodes,
+        flavors=flavors,
+        tree=charged,
+        fleet=fleet,
+        running=running,
+        classes=classes,
+        capacity_reservations=capacity_reservations,
+        nominations=nominations,
+        recent_preemptions=recent_preemptions or {},
+        maintenance_windows=maintenance_windows,
+        past=past,
+    )
 
 
 def model_of(flavor: str | None, flavors: Mapping[str, Flavor]) -> str | None:

@@ -20,6 +20,7 @@ from scheduler.decision.plan import PreemptionCause
 from scheduler.decision.preempt import Found, Place
 from scheduler.decision.snapshot import Snapshot
 from scheduler.decision.victims import Request
+from scheduler.decision.windows import Window
 
 _NEVER = Preemption()
 
@@ -27,7 +28,7 @@ _NEVER = Preemption()
 class Taking:
     """The searches of one decision. `prepare` is called before the later state changes; `place` looks for a place in it."""
 
-    def __init__(self, snapshot: Snapshot, ground: Ground, *, place: Place, prepare: Callable[[str | None], None]) -> None:
+    def __init__(self, snapshot: Snapshot, ground: Ground, *, place: Place, prepare: Callable[[str | None], object]) -> None:
         self._snapshot = snapshot
         self._ground = ground
         self._place = place
@@ -70,6 +71,18 @@ class Taking:
             self._ground.later.tree.remove(victim.occupant.leaf, victim.occupant.usage)
             self._ground.later.fleet.give_back(victim.occupant.members, victim.occupant.running.shape)
         return option, found
+
+    def inside(self, entry: Entry, option: Option, window: Window, place: Place) -> Found | None:
+        """Return what has to leave a capacity reservation for one of its tenant's jobs: only others, and only from its devices."""
+        tree, key = self._ground.later.tree, entry.job_class.key
+        self._prepare(option.model)
+        request = Request(key, entry.job, option, (), _NEVER)
+        if gate.lacking(tree, key.tenant, option):
+            return None
+        if self._ground.is_parted and (members := place(request)) is not None:
+            return Found(members, ())
+        others = [item for item in self.occupants.on(window.devices) if window.tenant not in tree.path(item.leaf)]
+        return preempt.clear_window(self._ground.later, self.occupants, place, request, others)
 
     def leaving(self, found: Found) -> list[tuple[str, int]]:
         """Return the jobs whose leaving a nomination waits for, and when they are gone at the latest."""

@@ -13,6 +13,7 @@ from functools import reduce
 
 from quotas import amount
 from quotas.tree import RESOURCE_CPU, RESOURCE_MEMORY, BorrowPreempt
+from scheduler.sim import calendar
 from scheduler.sim.problems import ScenarioError
 from scheduler.sim.scenario import ANY_MODEL, QuotaPart, ReservationPart, Scenario
 from scheduler.sim.units import MILLI
@@ -72,14 +73,27 @@ def _reservation_problems(scenario: Scenario) -> Iterator[ScenarioError]:
         if node.gpu_model is not None:
             owned[node.gpu_model] = owned.get(node.gpu_model, 0) + node.gpus * MILLI * (node.count or 1)
     open_by_model: dict[str, list[tuple[int, int, ReservationPart]]] = {}
+    windows: list[tuple[int, int, int, ReservationPart]] = []
+    for section, parts in (
+        ("capacity_reservations", scenario.capacity_reservations),
+        ("maintenance_windows", scenario.maintenance_windows),
+    ):
+        for at, window in enumerate(parts):
+            problem = calendar.problem(window)
+            if problem is not None:
+                yield ScenarioError(f"{section}[{at}].{problem[0]}", problem[1])
+            elif isinstance(window, ReservationPart):
+                windows += [(start_ms, at, end_ms, window) for start_ms, end_ms in calendar.occurrences(window)]
     # Only a start can make the sum exceed what there is, so the sum is taken at each start, in order of time.
-    for at, part in sorted(enumerate(scenario.capacity_reservations), key=lambda item: item[1].start_ms):
+    refused: set[int] = set()
+    for start_ms, at, end_ms, part in sorted(windows, key=lambda item: item[:2]):
         beside = open_by_model.setdefault(part.gpu_model, [])
-        while beside and beside[0][0] <= part.start_ms:
+        while beside and beside[0][0] <= start_ms:
             heapq.heappop(beside)
-        heapq.heappush(beside, (part.end_ms, at, part))
+        heapq.heappush(beside, (end_ms, at, part))
         asked = reduce(amount.add, (other.milli_gpu for _, _, other in beside))
-        if asked > owned.get(part.gpu_model, 0):
+        if asked > owned.get(part.gpu_model, 0) and at not in refused:
+            refused.add(at)
             names = ", ".join(sorted(other.name for _, _, other in beside if other is not part))
             yield ScenarioError(
                 f"capacity_reservations[{at}].gpus",

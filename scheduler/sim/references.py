@@ -127,6 +127,10 @@ def _check_jobs(scenario: Scenario, leaves: set[str], found: list[ScenarioError]
                 if site not in sites:
                     field = "site" if part.site else "sites"
                     found.append(ScenarioError(f"{section}[{at}].{field}", f"there is no site {site}"))
+            for field in ("deny_sites", "prefer_sites"):
+                for site in getattr(part, field):
+                    if site not in sites:
+                        found.append(ScenarioError(f"{section}[{at}].{field}", f"there is no site {site}"))
     return known
 
 
@@ -202,6 +206,12 @@ def _check_rest(scenario: Scenario, nodes: dict[str, int], leaves: set[str], fou
     for at, generated in enumerate(scenario.generate):
         if generated.tenant is not None:
             _check_tenant(f"generate[{at}].tenant", generated.tenant, leaves, scenario, found)
+    maintenance = scenario.maintenance_windows
+    _unique(((f"maintenance_windows[{at}].name", window.name) for at, window in enumerate(maintenance)), found, maximum=JOBS_MAXIMUM)
+    for at, window in enumerate(maintenance):
+        for place, name in enumerate(window.nodes):
+            if name not in nodes:
+                found.append(ScenarioError(f"maintenance_windows[{at}].nodes[{place}]", f"there is no node {name}"))
 
 
 def _check_events(scenario: Scenario, nodes: dict[str, int], leaves: set[str], found: list[ScenarioError]) -> None:

@@ -16,6 +16,7 @@ from quotas import amount
 from quotas.amount import ZERO, Amount
 from quotas.tree import RESOURCE_CPU, RESOURCE_MEMORY, BorrowPreempt, PreemptWithin, Quota, Reclaim, WhenCanBorrow, WhenCanPreempt
 from scheduler.decision.snapshot import DAY_MS, SECOND_MS, Placement, Victims
+from scheduler.decision.where import Within
 from scheduler.sim import units
 from scheduler.sim.units import (
     Count,
@@ -83,6 +84,9 @@ class NodePart(_Part):
     cpu_milli: MilliCpu = Field(0, alias="cpus")
     memory_bytes: MemoryBytes = Field(0, alias="memory_gib")
     mig: tuple[Name, ...] | Literal["dynamic"] | None = None
+    labels: dict[Name, Name] = Field(default_factory=dict)
+    taints: tuple[Name, ...] = ()
+    nvlink: Annotated[int, units.integer(1, units.GPUS_PER_REPLICA_MAXIMUM)] | None = None
 
     @model_validator(mode="after")
     def _gpus_have_a_model(self) -> NodePart:
@@ -216,6 +220,11 @@ class WorkPart(_Part):
     memory_bytes: MemoryBytes = Field(0, alias="memory_gib")
     site: Name | None = None
     sites: Models | None = None
+    deny_sites: tuple[Name, ...] = ()
+    prefer_sites: tuple[Name, ...] = ()
+    node_labels: dict[Name, Name] = Field(default_factory=dict)
+    tolerates: tuple[Name, ...] = ()
+    within: Within = Within.SITE
     run_ms: DurationMs | None = Field(None, alias="run")
     limit_ms: LimitMs | None = Field(None, alias="limit")
     priority: Priority = 0
@@ -262,21 +271,34 @@ class JobPart(WorkPart):
     every_ms: DurationMs = Field(0, alias="every")
 
 
-class ReservationPart(_Part):
-    """Slices set aside for a tenant in a window."""
+class WindowPart(_Part):
+    """A span of time, once or again every so often until some time."""
 
     name: Name
-    tenant: Name
     start_ms: TimeMs = Field(alias="start")
     end_ms: TimeMs = Field(alias="end")
-    gpu_model: Name
-    milli_gpu: units.QuotaMilliGpu = Field(alias="gpus")
+    repeat_every_ms: LimitMs | None = Field(None, alias="repeat_every")
+    repeat_until_ms: TimeMs | None = Field(None, alias="repeat_until")
 
     @model_validator(mode="after")
-    def _window_is_not_empty(self) -> ReservationPart:
+    def _window_is_not_empty(self) -> WindowPart:
         if self.end_ms <= self.start_ms:
             raise ValueError("end must lie after start")
         return self
+
+
+class ReservationPart(WindowPart):
+    """Devices set aside for a tenant in a window."""
+
+    tenant: Name
+    gpu_model: Name
+    milli_gpu: units.QuotaMilliGpu = Field(alias="gpus")
+
+
+class MaintenancePart(WindowPart):
+    """A window in which nothing may run on these nodes."""
+
+    nodes: tuple[Name, ...] = Field(min_length=1)
 
 
 class EventPart(_Part):
@@ -324,5 +346,6 @@ class Scenario(_Part):
     running: tuple[RunningPart, ...] = ()
     jobs: tuple[JobPart, ...] = ()
     capacity_reservations: tuple[ReservationPart, ...] = ()
+    maintenance_windows: tuple[MaintenancePart, ...] = ()
     events: tuple[EventPart, ...] = ()
     generate: tuple[GeneratePart, ...] = ()

@@ -115,6 +115,10 @@ class _Simulation:
             self._put_end(running)
         for at, event in enumerate(self.scenario.events):
             self._put(max(event.at_ms, self.now_ms), _Turn.EVENT, at, event)
+        windows = [(item.start_ms, item.end_ms) for item in self.world.reservations]
+        windows += [(item.start_ms, item.end_ms) for item in self.world.maintenance]
+        for moment in sorted({moment for window in windows for moment in window if moment > self.now_ms}):
+            self._put(moment, _Turn.EVENT, len(self.scenario.events), None)
         for job in self.world.jobs.values():
             if job.id in self.world.running:
                 continue
@@ -137,13 +141,15 @@ class _Simulation:
         """Take one instant after another."""
         until_ms = self.scenario.until_ms
         while self.agenda and not self._all_ended() and self._can_change() and (until_ms is None or self.agenda[0][0] <= until_ms):
-            self.metrics.move_to(self.agenda[0][0])
-            self.world.pass_time(self.agenda[0][0])
-            self.now_ms = self.agenda[0][0]
+            self._pass_time(self.agenda[0][0])
             self._instant()
         if until_ms is not None and not self._all_ended():
-            self.metrics.move_to(until_ms)
-            self.now_ms = until_ms
+            self._pass_time(until_ms)
+
+    def _pass_time(self, to_ms: int) -> None:
+        self.metrics.move_to(to_ms)
+        self.world.pass_time(self.now_ms, to_ms)
+        self.now_ms = to_ms
 
     def _all_ended(self) -> bool:
         return not self.arrivals_left and not self.world.running and not self.world.has_queue and not self.blocked
@@ -171,7 +177,7 @@ class _Simulation:
             self._end(*what)
         elif turn is _Turn.RELEASE:
             self._release(*what)
-        elif turn is _Turn.EVENT:
+        elif turn is _Turn.EVENT and what is not None:
             for evicted in events.apply(self.world, what):
                 self._evict(evicted)
         elif turn is _Turn.ARRIVAL:
@@ -326,10 +332,9 @@ class _Simulation:
             slowdowns=[slowdown for record in measured if (slowdown := _slowdown(record)) is not None],
             weights={tenant: self.world.quota_nodes[tenant].weight for tenant in tenants},
         )
-        return {
-            "jobs": {record.job.id: record.printed() for record in self.records.values()},
-            "metrics": self.metrics.summary(outcome, rss_peak_bytes),
-        }
+        metrics = self.metrics.summary(outcome, rss_peak_bytes)
+        found = {"jobs": {record.job.id: record.printed() for record in self.records.values()}, "metrics": metrics}
+        return {**found, "capacity_reservations": self.world.reserved.summary()} if self.world.reservations else found
 
     def _tenant(self, job: Job) -> str:
         return self.world.tree.tenant_of(job.key.tenant)

@@ -28,8 +28,6 @@ def _unsupported(scenario: Scenario) -> Iterator[str]:
     for section, parts in (("running", scenario.running), ("jobs", scenario.jobs)):
         for at, part in enumerate(parts):
             yield from (f"{section}[{at}].{field}" for field in _cut_devices(part))
-    if scenario.capacity_reservations:
-        yield "capacity_reservations[0]"
     if scenario.generate:
         yield "generate[0]"
 

@@ -34,7 +34,9 @@ from scheduler.decision.snapshot import (
     model_of,
     usage_of,
 )
-from scheduler.sim import expansion
+from scheduler.decision.where import Where
+from scheduler.sim import calendar, expansion
+from scheduler.sim.calendar import Reserved
 from scheduler.sim.problems import ScenarioError
 from scheduler.sim.scenario import ANY_MODEL, PolicyPart, RunningPart, Scenario, WorkPart
 
@@ -79,6 +81,9 @@ class World:
         self.running: dict[str, RunningJob] = {}
         self.jobs: dict[str, Job] = {}
         self.nominations: Sequence[Nomination] = ()
+        self.reservations = calendar.reservations(scenario)
+        self.maintenance = calendar.maintenance(scenario)
+        self.reserved = Reserved(self.reservations)
         self._preempted: dict[Pool, list[int]] = {}
         self._queues: dict[ClassKey, list[PendingJob]] = {}
         self._read_jobs(scenario)
@@ -112,7 +117,8 @@ class World:
             part.memory_bytes,
             expansion.sites(part),
         )
-        key = ClassKey(part.tenant, shape, limit_ms, part.priority, user=part.user, is_preemptible=part.preemptible)
+        where = Where(tuple(sorted(part.node_labels.items())), part.tolerates, part.deny_sites, part.prefer_sites, part.within)
+        key = ClassKey(part.tenant, shape, limit_ms, part.priority, user=part.user, is_preemptible=part.preemptible, where=where)
         run_ms = part.run_ms if part.run_ms is not None else limit_ms
         return Job(name, len(self.jobs), key, submitted_ms, run_ms, part.checkpoint_every_ms)
 
@@ -158,12 +164,13 @@ class World:
         return slices, nodes, model
 
     def _find_place(self, path: str, part: RunningPart, shape: Shape) -> tuple[tuple[Slice, ...], tuple[str, ...], str | None]:
-        allowed = self.fleet.allowed(shape)
+        where = self.jobs[part.id].key.where
+        allowed = self.fleet.allowed(shape, where)
         if part.node is not None:
             allowed &= 1 << self.fleet.layout.position[part.node]
         options: Iterable[str | None] = shape.flavors if shape.slices else (None,)
         for model in options:
-            members = place.place(self.fleet, shape, model=model, policy=self.policy, allowed=allowed)
+            members = place.place(self.fleet, shape, model=model, policy=self.policy, allowed=allowed, where=where)
             if members is not None:
                 return self.fleet.slices(members), self.fleet.node_names(members), model
         raise ScenarioError(path, "does not fit beside the other running jobs")
@@ -182,10 +189,15 @@ class World:
         memory.observe(tree, now_ms)
         return memory
 
-    def pass_time(self, now_ms: int) -> None:
-        """Let time pass while nothing changes, so that fair sharing remembers who held what."""
+    def pass_time(self, from_ms: int, now_ms: int) -> None:
+        """Let time pass while nothing changes, so that fair sharing remembers who held what, and reservations what was unused."""
+        if self.reservations:
+            self.reserved.pass_time(from_ms, now_ms, self._held)
         if self._memory is not None:
             self._memory.observe(self.tree, now_ms)
+
+    def _held(self, tenant: str, model: str) -> int:
+        return sum(job.shape.milli_gpu for job in self.running.values() if job.flavor == model and tenant in self.tree.path(job.tenant))
 
     def snapshot(self, now_ms: int) -> Snapshot:
         """Return what the core may know now."""
@@ -201,6 +213,8 @@ class World:
             classes=classes,
             nominations=self.nominations,
             recent_preemptions=self._preempted,
+            capacity_reservations=self.reservations,
+            maintenance_windows=self.maintenance,
             past=self._memory.past() if self._memory is not None else None,
         )
 
@@ -310,7 +324,8 @@ def _has_place(part: RunningPart) -> bool:
 
 def _nodes(scenario: Scenario) -> Iterable[Node]:
     for part in scenario.nodes:
-        devices = tuple(Device(index, part.gpu_model) for index in range(part.gpus)) if part.gpu_model else ()
+        island = part.nvlink or max(part.gpus, 1)
+        devices = tuple(Device(index, part.gpu_model, island=index // island) for index in range(part.gpus)) if part.gpu_model else ()
         for name in expansion.names(part.name, part.count):
             yield Node(
                 name,
@@ -320,6 +335,8 @@ def _nodes(scenario: Scenario) -> Iterable[Node]:
                 devices,
                 part.cpu_milli,
                 part.memory_bytes,
+                labels=part.labels,
+                taints=part.taints,
             )
 
 

@@ -22,9 +22,11 @@ from scheduler.decision.decide import decide
 from scheduler.decision.forecast import forecast_jobs
 from scheduler.decision.plan import Forecast, Plan
 from scheduler.decision.snapshot import (
+    CapacityReservation,
     ClassKey,
     Device,
     JobClass,
+    MaintenanceWindow,
     Node,
     Nomination,
     PendingJob,
@@ -34,6 +36,7 @@ from scheduler.decision.snapshot import (
     Snapshot,
     from_rows,
 )
+from scheduler.decision.where import ANYWHERE, Where
 from tests.decision.invariants import verify
 
 HOUR_MS = 3_600_000
@@ -59,6 +62,8 @@ class World:
         self.nominations: Sequence[Nomination] = ()
         self.recent_preemptions: dict[Pool, list[int]] = {}
         self.past: Past | None = None
+        self.reservations: list[CapacityReservation] = []
+        self.maintenance: list[MaintenanceWindow] = []
         self.was_checked = False
         self._seq = 0
 
@@ -110,13 +115,22 @@ class World:
         memory_gib: int = 0,
         sites: Sequence[str] = (),
         user: str | None = None,
+        where: Where = ANYWHERE,
     ) -> str:
         self._ensure_tenant(tenant)
         shape = self._shape(gpus, replicas, models, cpus, memory_gib, sites)
         self._seq += 1
         pending = PendingJob(f"job-{self._seq}", self._seq, self.now_ms if submitted_ms is None else submitted_ms)
-        self.jobs.append((ClassKey(tenant, shape, limit_ms, priority, user=user), pending))
+        self.jobs.append((ClassKey(tenant, shape, limit_ms, priority, user=user, where=where), pending))
         return pending.job
+
+    def reserve(self, name: str, gpus: int, *, tenant: str = "x", start_ms: int = 0, end_ms: int = HOUR_MS) -> None:
+        """Set devices of h200 aside for a tenant."""
+        self.reservations.append(CapacityReservation(name, tenant, "h200", gpus * 1000, start_ms, end_ms))
+
+    def maintain(self, *nodes: str, start_ms: int = 0, end_ms: int = HOUR_MS) -> None:
+        """Close nodes for maintenance."""
+        self.maintenance.append(MaintenanceWindow("service", nodes, start_ms, end_ms))
 
     def runs(
         self,
@@ -167,6 +181,8 @@ class World:
             nominations=self.nominations,
             recent_preemptions=self.recent_preemptions,
             past=self.past,
+            capacity_reservations=self.reservations,
+            maintenance_windows=self.maintenance,
         )
 
     def check(self) -> Plan:

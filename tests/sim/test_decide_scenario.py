@@ -84,11 +84,6 @@ def test_job_without_gpus_names_the_node_of_each_replica() -> None:
         pytest.param("jobs: [{id: x, tenant: a, gpus: 0.5}]", "jobs[0].gpus", id="shared slices"),
         pytest.param("jobs: [{id: x, tenant: a, slice: 1g.18gb}]", "jobs[0].slice", id="MIG slices"),
         pytest.param("policy: {repack: {max_moved_ratio: 0.1}}", "policy.repack.max_moved_ratio", id="repacking"),
-        pytest.param(
-            "capacity_reservations: [{name: c, tenant: a, start: 1, end: 2, gpu_model: h200, gpus: 8}]",
-            "capacity_reservations[0]",
-            id="capacity reservations",
-        ),
         pytest.param("generate: [{trace: openb}]", "generate[0]", id="generated jobs"),
     ],
 )
