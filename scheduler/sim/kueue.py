@@ -78,7 +78,7 @@ def convert(texts: Mapping[str, str], *, gpu_resource: str = GPU_RESOURCE) -> Co
         "policy": {"fair_sharing": is_fair, "fair_share_half_life": 0, "backfill_depth": 0, "victims": "kueue"},
         **{name: entries for name, entries in sections.items() if entries},
     }
-    return Conversion(scenario, tuple(dict.fromkeys(notes)))
+    return Conversion(scenario, tuple(dict.fromkeys(notes)))  # what holds for a queue is noted for each of its workloads
 
 
 def manifests(texts: Mapping[str, str], notes: list[Note]) -> Manifests:

@@ -73,7 +73,7 @@ def build(workloads: Sequence[Workload], tree: QuotaTree, admission: Admission, 
 
 
 class _Builder:
-    """One conversion: its moment, its names, and what was noted once per queue."""
+    """One conversion: its moment and its names."""
 
     def __init__(self, workloads: Sequence[Workload], tree: QuotaTree, admission: Admission, notes: list[Note]) -> None:
         self.tree = tree
@@ -82,7 +82,6 @@ class _Builder:
         self.now_ms = max((each.newest_ms for each in workloads if each.newest_ms is not None), default=0)
         self.workloads = sorted(workloads, key=lambda each: (self._created_ms(each), each.name, each.namespace))
         self.names = Counter(each.name for each in workloads)
-        self._uncovered: set[tuple[str, str]] = set()
 
     def _created_ms(self, workload: Workload) -> int:
         return self.now_ms if workload.created_ms is None else workload.created_ms
@@ -224,8 +223,7 @@ class _Builder:
         for name in asked:
             if name not in {gpu_resource, CPU, MEMORY, "pods"}:
                 self.notes.append(Note(workload.source, "spec.podSets", f"{name} is left out: a scenario has GPUs, CPUs and memory"))
-            elif name not in covered and name != "pods" and (queue.name, name) not in self._uncovered:
-                self._uncovered.add((queue.name, name))
+            elif name not in covered and name != "pods":
                 self.notes.append(Note(queue.source, "spec.resourceGroups", self._uncovered_reason(name)))
         counted_as = {CPU: kueue_quantity.CPU, MEMORY: kueue_quantity.MEMORY}
         cpu, memory = (unit.count(asked.get(name, _NOTHING)) if name != gpu_resource else 0 for name, unit in counted_as.items())

@@ -129,10 +129,10 @@ def test_requests_that_quota_does_not_cover_are_named_once_per_queue() -> None:
 
 
 def test_resources_that_kueue_is_told_to_ignore_are_no_loss() -> None:
-    configuration = CONFIGURATION | {"resources": {"excludeResourcePrefixes": ["example.com", "cpu"]}}
-    job = workload("x", pods(gpu=1, cpu=1, **RDMA))
-    assert notes(configuration, flavor(), queue("a", H200), job) == []
-    assert converted(configuration, flavor(), queue("a", H200), job)["jobs"] == [{"id": "x", "tenant": "a", "gpus": 1, "gpu_model": "h200"}]
+    configuration = CONFIGURATION | {"resources": {"excludeResourcePrefixes": ["example.com"]}}
+    parts = [configuration, flavor(), queue("a", H200, excludeResourcePrefixes=["cpu"]), workload("x", pods(gpu=1, cpu=1, **RDMA))]
+    assert notes(*parts) == []
+    assert converted(*parts)["jobs"] == [{"id": "x", "tenant": "a", "gpus": 1, "gpu_model": "h200"}]
 
 
 @pytest.mark.parametrize(
@@ -151,6 +151,12 @@ def test_resources_that_kueue_is_told_to_ignore_are_no_loss() -> None:
 def test_field_of_a_pod_set_is_named(spec: dict[str, Any], path: str, reason: str) -> None:
     where = "all.yaml: document 4 (Workload x): spec.podSets[0]"
     assert notes(flavor(), queue("a", H200), workload("x", pods(2, gpu=1) | spec)) == [f"{where}.{path}: {reason}"]
+
+
+def test_pods_that_lose_their_shape_are_named() -> None:
+    job = workload("x", pods(1, gpu=1), pods(3, "p1", gpu=2))
+    reason = "4 pods become one replica that asks for their sum, because a gang has equal replicas of whole GPUs"
+    assert notes(flavor(), queue("a", H200), job) == [f"all.yaml: document 4 (Workload x): spec.podSets: {reason}"]
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,12 @@ def test_same_name_in_two_namespaces_is_told_apart() -> None:
     assert [job["id"] for job in found["jobs"]] == ["prod/x", "team/x", "y"]
 
 
+@pytest.mark.parametrize("created", ["2026-03-01T12:00:00+03:00", "2026-03-01T09:00:00.000Z", "2026-03-01T09:00:00"])
+def test_times_of_every_form_lie_on_one_axis(created: str) -> None:
+    jobs = [workload("x", pods(gpu=1), created=created), workload("y", pods(gpu=1), created=TEN)]
+    assert converted(QUEUE, *jobs)["jobs"][0]["at"] == -3600
+
+
 @pytest.mark.parametrize(
     ("status", "section"),
     [
@@ -112,6 +118,13 @@ def test_equal_pod_sets_become_one_gang() -> None:
 def test_unequal_pod_sets_become_one_replica_with_their_sum() -> None:
     found = only_job(workload("x", pods(1, cpu=1), pods(3, "p1", cpu=2, gpu=2)))
     assert found == {"id": "x", "tenant": "a", "gpus": 6, "gpu_model": "h200", "cpus": 7}
+
+
+def test_pods_without_gpus_hold_their_share_beside_the_others() -> None:
+    assigned = [{"name": "main", "flavors": {"cpu": "h200"}}, {"name": "p1", "flavors": {"cpu": "h200", GPU: "h200"}}]
+    status = HELD | {"admission": {"clusterQueue": "a", "podSetAssignments": assigned}}
+    found = only_job(workload("x", pods(cpu=1), pods(2, "p1", cpu=4, gpu=2), created=NINE, status=status), section="running")
+    assert (found["gpus"], found["cpus"], found["gpu_model"]) == (4, 9, "h200")
 
 
 def test_part_of_a_gpu_above_one_becomes_a_whole_with_the_other_pods() -> None:
