@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import httpx
-import psutil
 import structlog
 
 from agents import devices as device_values
@@ -30,7 +29,7 @@ from agents.lease_runs import LeaseRun, ProcessTree, Surroundings, report_when_i
 from agents.link import Link, LinkDownError, LinkError
 from agents.reporting import Backoff, Reporter
 from agents.sample_log import SampleLog
-from agents.sandbox import machine, supervise
+from agents.sandbox import handles, machine, supervise
 from agents.sandbox.spec import SandboxHandle, SandboxSettings
 from agents.settings import AgentSettings
 from agents.spool import LeaseMemory, Spool
@@ -39,7 +38,6 @@ from domain.slices import DeviceHealth
 from terrace.models.agents import Assignment, DeviceReport, InventoryReport
 
 KILL_EVERY_SECONDS = 0.2
-MILLI_PER_CPU = 1_000
 
 log = structlog.get_logger()
 
@@ -179,8 +177,8 @@ class Agent:
         return InventoryReport(
             boot_id=self.boot_id,
             agent_version=self.settings.agent_version,
-            cpu_milli=self.settings.cpu_milli or (psutil.cpu_count() or 1) * MILLI_PER_CPU,
-            memory_bytes=self.settings.memory_bytes or psutil.virtual_memory().total,
+            cpu_milli=self.settings.machine_cpu_milli,
+            memory_bytes=self.settings.machine_memory_bytes,
             isolation=self._isolation,
             devices=[
                 DeviceReport(
@@ -237,7 +235,7 @@ class Agent:
     def _end_earlier_leases(self) -> None:
         """Start killing and proving gone whatever boots before this one have left."""
         earlier = self.spool.taken_before()
-        for handle in supervise.leftovers(sandbox_settings(self.settings)):
+        for handle in handles.leftovers(sandbox_settings(self.settings)):
             earlier.setdefault(handle.lease_id, ())
         for lease_id, device_uuids in earlier.items():
             told = "the node's agent was restarted and its leases ended with it"
@@ -255,8 +253,8 @@ class Agent:
                 await asyncio.to_thread(supervise.discard, handle)
 
     def _handle_of(self, lease_id: str) -> SandboxHandle | None:
-        handles = supervise.leftovers(sandbox_settings(self.settings))
-        return next((handle for handle in handles if handle.lease_id == lease_id), None)
+        left = handles.leftovers(sandbox_settings(self.settings))
+        return next((handle for handle in left if handle.lease_id == lease_id), None)
 
     async def _sample(self) -> None:
         while True:

@@ -27,6 +27,7 @@ class ArchiveLimits:
     members: int = 20_000
     unpacked_bytes: int = 2_048 * MIB
     path_bytes: int = 1_024
+    name_bytes: int = 255
     path_parts: int = 64
 
 
@@ -75,7 +76,7 @@ def unpack(archive: Path, target: Path, *, limits: ArchiveLimits = ArchiveLimits
                 else:
                     _write(tar, member, place)
                     files += 1
-    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile, ValueError, OverflowError) as error:
         raise ArchiveRefusedError(f"archive: not a complete tar.gz file ({error})") from error
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         raise ArchiveRefusedError(f"archive: {error.filename}: named twice, or a file where a folder is needed") from error
@@ -95,6 +96,8 @@ def _parts(member: tarfile.TarInfo, limits: ArchiveLimits) -> tuple[str, ...]:
         raise ArchiveRefusedError(f"archive: {shown}: absolute paths are not accepted")
     if ".." in path.parts:
         raise ArchiveRefusedError(f"archive: {shown}: '..' is not accepted in a path")
+    if any(len(os.fsencode(part)) > limits.name_bytes for part in path.parts):
+        raise ArchiveRefusedError(f"archive: {shown}: a name in the path is longer than name_bytes = {limits.name_bytes}")
     if len(path.parts) > limits.path_parts:
         raise ArchiveRefusedError(f"archive: {shown}: deeper than path_parts = {limits.path_parts}")
     return path.parts

@@ -1,8 +1,8 @@
 """The way into a lease, step by step, each step replacing the one before in the same process (exec).
 
-Owns: what happens between the agent's fork and the runner's first line: mounts (by root only), preparing the working directory
-and requirements as the lease's user, entering the namespaces, giving up every capability. Does not own: what is covered or
-which programs are used (launch.py wrote that into boot.json). Run by `launch.command`; standard library only, because it
+Owns: what happens between the agent's fork and the runner's first line: mounts, preparing the working directory and requirements as the
+lease's user, entering the namespaces, giving up every capability. What a user sent is touched only where the mounts already hide everything
+else. Does not own: what is covered or which programs are used (launch.py wrote that into boot.json). Standard library only, because it
 runs with the job environment's bare interpreter. A failure is said on the agent's socket in the runner's own words.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import resource
 import socket
 import struct
 import sys
@@ -21,10 +22,9 @@ from agents.sandbox import archive, mounts, overlay
 
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 0x1
 MESSAGE_CHARACTERS_MAX = 4_000
+OWN_USER = ("--user", "--map-current-user", "--keep-caps")
 NAMESPACES = (
-    "--user",
-    "--map-current-user",
-    "--keep-caps",
+    *OWN_USER,
     "--mount",
     "--net",
     "--ipc",
@@ -52,11 +52,15 @@ def main() -> None:
 
 
 def _mounts(boot: dict[str, Any], boot_path: str, descriptor: int) -> None:
-    """As root, in a mount namespace of its own: arrange the files, then become the lease's user for good."""
-    _arrange(boot)
-    user = f"{boot['uid']}"
-    identity = ("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--pdeathsig=KILL", "--no-new-privs", "--inh-caps=-all")
-    _become([*identity, *again(boot, "prepare", boot_path, descriptor)])
+    """With the right to mount, in a mount namespace of its own: arrange the files, then be the lease's user and nothing more."""
+    covers = [mounts.Cover(**values) for values in boot["covers"]]
+    exposures = [mounts.Exposure(**values) for values in boot["exposures"]]
+    mounts.apply(covers, exposures)
+    mounts.seal(covers, exposures)
+    user = boot["uid"]
+    identity = (f"--reuid={user}", f"--regid={user}", "--clear-groups") if boot["is_root"] else ("--ambient-caps=-all",)
+    nothing_more = ("--pdeathsig=KILL", "--no-new-privs", "--inh-caps=-all")
+    _become(["setpriv", *identity, *nothing_more, *again(boot, "prepare", boot_path, descriptor)])
 
 
 def _prepare(boot: dict[str, Any], boot_path: str, descriptor: int) -> None:
@@ -80,11 +84,12 @@ def _prepare(boot: dict[str, Any], boot_path: str, descriptor: int) -> None:
 
 
 def _enter(boot: dict[str, Any], boot_path: str, descriptor: int) -> None:
-    """As the first process of the lease's namespaces: arrange what is still open, then give up every capability."""
-    if not boot["is_root"]:
-        _arrange(boot)
+    """As the first process of the lease's namespaces: see its own processes and network only, then give up every capability."""
     mounts.mount("proc", "/proc", kind="proc", flags=mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_NOEXEC)
     bring_loopback_up()
+    if boot["is_run_hidden"]:  # the machine's services listen there on sockets, which no network namespace keeps apart
+        sealed = mounts.MS_NOSUID | mounts.MS_NODEV | mounts.MS_RDONLY
+        mounts.mount("tmpfs", "/run", kind="tmpfs", flags=sealed, options=mounts.COVER_OPTIONS)
     # No namespaces inside the lease: they would give users' code the kernel's privileged paths to play with.
     Path("/proc/sys/user/max_user_namespaces").write_text("0")
     _run(boot, descriptor, ["setpriv", *NO_CAPABILITIES])
@@ -95,8 +100,8 @@ STEPS = {"mounts": _mounts, "prepare": _prepare, "enter": _enter}
 
 def again(boot: dict[str, Any], step: str, boot_path: str, descriptor: int) -> list[str]:
     """Return the command of another step. Isolated and without site: nothing but the standard library and this package."""
-    program = f"import sys; sys.path.insert(0, {boot['package_root']!r}); from agents.sandbox import enter; enter.main()"
-    return [boot["job_python"], "-I", "-S", "-c", program, step, boot_path, str(descriptor)]
+    program = f"import sys; sys.path.append({boot['package_root']!r}); from agents.sandbox import enter; enter.main()"
+    return [*_bare_python(boot, program), step, boot_path, str(descriptor)]
 
 
 def bring_loopback_up() -> None:
@@ -106,20 +111,29 @@ def bring_loopback_up() -> None:
         fcntl.ioctl(control, SIOCSIFFLAGS, struct.pack("16sh", b"lo", flags | IFF_UP))
 
 
-def _arrange(boot: dict[str, Any]) -> None:
-    covers = [mounts.Cover(**values) for values in boot["covers"]]
-    mounts.apply(covers, [mounts.Exposure(**values) for values in boot["exposures"]])
+def _bare_python(boot: dict[str, Any], program: str) -> list[str]:
+    """Return the command of a program that loads nothing which a user's packages could have put in its way."""
+    return [boot["job_python"], "-I", "-S", "-c", program]
 
 
 def _run(boot: dict[str, Any], descriptor: int, prefix: list[str]) -> None:
     """Become the runner, with an environment that holds nothing of the agent's."""
     lease_dir = Path(boot["lease_dir"])
     os.chdir(lease_dir / "work")
-    installed = lease_dir / "overlay/bin/python"
-    python = str(installed) if installed.exists() else boot["job_python"]
-    environment = {**boot["environment"], "PATH": f"{Path(python).parent}:{Path(boot['job_python']).parent}:{boot['environment']['PATH']}"}
-    command = [*prefix, python, "-m", "terrace.runtime.runner", str(lease_dir / "runner.json"), str(descriptor)]
-    os.execvpe(command[0], command, environment)  # noqa: S606  # an argument list, no shell
+    _limit(resource.RLIMIT_CORE, 0)
+    if boot["isolation"] == "namespaces":  # counted per user namespace; without one it would count what else this user runs
+        _limit(resource.RLIMIT_NPROC, boot["tasks_maximum"])
+    folders = [str(lease_dir / "overlay/bin")] if (lease_dir / "overlay/bin/python").exists() else []
+    path = ":".join([*folders, str(Path(boot["job_python"]).parent), boot["environment"]["PATH"]])
+    program = f"import sys; sys.path.append({boot['terrace_parent']!r}); from terrace.runtime import runner; runner.main()"
+    command = [*prefix, *_bare_python(boot, program), str(lease_dir / "runner.json"), str(descriptor)]
+    os.execvpe(command[0], command, {**boot["environment"], "PATH": path})  # noqa: S606  # an argument list, no shell
+
+
+def _limit(kind: int, wanted: int) -> None:
+    hard = resource.getrlimit(kind)[1]
+    value = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(kind, (value, value))
 
 
 def _become(command: list[str]) -> None:

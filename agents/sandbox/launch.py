@@ -1,8 +1,8 @@
 """From a specification to a process: the lease's directory, the files that tell it what to do, and the first command.
 
 Owns: the layout `leases/<lease_id>/{work,checkpoint,tmp,home,logs,boot.json,runner.json}`, the choice of the lease's user id, which
-folders are covered and shown, the environment. Does not own: the steps inside (enter.py), the runner (terrace.runtime) or
-watching the process (supervise.py, the only caller).
+folders are covered and shown, the environment. Does not own: whose the files are (ownership.py), the steps inside (enter.py), the runner
+(terrace.runtime) or watching the process (supervise.py, the only caller).
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ import subprocess
 import tempfile
 import threading
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from agents.sandbox import enter, machine, mounts, procfs
+from agents.sandbox import enter, machine, mounts, ownership, procfs
 from agents.sandbox.spec import Isolation, LeaseAlreadyStartedError, LeaseSpec, SandboxError, SandboxHandle, SandboxSettings
 
 PACKAGE_ROOT = Path(__file__).resolve().parents[2]
+TEMPORARY_FOLDERS = ("/tmp", "/var/tmp")  # noqa: S108  # inside a lease both are its own
 FOLDERS = ("work", "checkpoint", "tmp", "home", "logs")
 LEASE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 # Of the agent's environment only these reach a lease; the rest may hold keys and database addresses.
 PASSED_ON = ("LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")
 # While requirements are installed pip also needs to know where packages are.
 PASSED_ON_TO_PIP = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR")
-CHECKPOINT_ENTRIES_MAX = 1_000_000
 
 _uid_lock = threading.Lock()
 # The kernel's parent-death signal follows the thread that forked. This one lives as long as the process, whoever calls.
@@ -39,11 +39,17 @@ _spawner = concurrent.futures.ThreadPoolExecutor(max_workers=1, thread_name_pref
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Launched:
-    """The process, the agent's end of the socket and the handle."""
+    """The process, the agent's end of the socket, what the first steps write (opened before users' code could touch it), the handle."""
 
     process: subprocess.Popen[bytes]
     channel: socket.socket
+    log: BinaryIO
     handle: SandboxHandle
+
+    def close(self) -> None:
+        """Let go of the socket and the log."""
+        self.channel.close()
+        self.log.close()
 
 
 def leases_dir(settings: SandboxSettings) -> Path:
@@ -62,10 +68,13 @@ def launch(spec: LeaseSpec, settings: SandboxSettings) -> Launched:
     try:
         boot = _boot(spec, settings, environment, isolation, lease_dir, uid)
         _fill(spec, settings, boot, temp_dir)
-        _give_away(lease_dir, boot["checkpoint_dir"], uid)
+        if is_root:
+            ownership.give_files(lease_dir, uid)
+            ownership.give_tree(Path(boot["checkpoint_dir"]), uid, lease_uids=settings.lease_uids)
         if isolation is Isolation.NONE:
             os.chown(temp_dir, uid, uid if is_root else -1)
-            _refuse_closed_folders(boot, uid)
+            if is_root:
+                _refuse_closed_folders(boot, uid)
         return _spawn(spec, boot, temp_dir)
     except BaseException:
         shutil.rmtree(lease_dir, ignore_errors=True)
@@ -103,7 +112,7 @@ def _make_lease_dir(spec: LeaseSpec, settings: SandboxSettings, is_root: bool) -
 
 def _free_uid(folder: Path, settings: SandboxSettings) -> int:
     taken = {entry.stat(follow_symlinks=False).st_uid for entry in os.scandir(folder)}
-    for uid in range(settings.lease_uid_base, settings.lease_uid_base + settings.lease_uid_count):
+    for uid in settings.lease_uids:
         if uid not in taken and not procfs.owned_by(uid):
             return uid
     raise SandboxError(f"lease_uid_count: all {settings.lease_uid_count} user ids for leases are in use")
@@ -114,9 +123,14 @@ def _boot(
 ) -> dict[str, Any]:
     """Return what enter.py needs to know."""
     checkpoint = Path(spec.checkpoint_dir) if spec.checkpoint_dir else lease_dir / "checkpoint"
-    programs = {job.prefix, job.base_prefix, job.terrace_folder or job.prefix, str(PACKAGE_ROOT / "agents")}
+    programs = {job.prefix, job.base_prefix, job.terrace_folder, str(PACKAGE_ROOT / "agents")}
+    if settings.runtime_path is not None:
+        programs.add(str(settings.runtime_path))
     own = {str(lease_dir), str(checkpoint)}
-    closed = mounts.closed_ancestors([*programs, *own], uid) if os.geteuid() == 0 else []
+    closed = []
+    if os.geteuid() == 0:
+        _refuse_closed_programs(programs, uid)
+        closed = mounts.closed_ancestors([*programs, *own], uid)
     hidden = {str(settings.state_dir.resolve()), *map(str, settings.hidden_paths)}
     shared_memory_bytes = settings.object_store_bytes + spec.memory_bytes // 2
     return {
@@ -128,12 +142,14 @@ def _boot(
         "job_python": spec.job_python,
         "ray_version": job.ray_version,
         "package_root": str(PACKAGE_ROOT),
-        "closed": closed,
+        "terrace_parent": str(Path(job.terrace_folder).parent),
+        "tasks_maximum": settings.tasks_maximum,
+        "is_run_hidden": not any(Path(path).is_relative_to("/run") for path in {*programs, *own}),
         "covers": [
             *({"path": path} for path in sorted({*closed, *hidden})),
-            {"path": "/tmp", "source": str(lease_dir / "tmp")},  # noqa: S108  # the lease's own
+            *({"path": path, "source": str(lease_dir / "tmp"), "is_writable": True} for path in TEMPORARY_FOLDERS),
             *({"path": path, "source": os.devnull} for path in spec.hidden_device_paths),
-            {"path": "/dev/shm", "options": f"mode=1777,size={shared_memory_bytes}"},  # noqa: S108
+            {"path": "/dev/shm", "options": f"mode=1777,size={shared_memory_bytes}", "is_writable": True},  # noqa: S108
         ],
         "exposures": [
             *({"path": path, "is_read_only": True} for path in sorted(programs)),
@@ -179,35 +195,29 @@ def _fill(spec: LeaseSpec, settings: SandboxSettings, boot: dict[str, Any], temp
             json.dump(values, file)
 
 
-def _give_away(lease_dir: Path, checkpoint_dir: str, uid: int) -> None:
-    """Give the lease's files to its user. Bounded, and never through a link."""
-    if os.geteuid() != 0:
-        return
-    for root in {str(lease_dir), checkpoint_dir}:
-        os.chown(root, uid, uid)
-        entries = 0
-        for _folder, folders, files, descriptor in os.fwalk(root):
-            for name in (*folders, *files):
-                os.chown(name, uid, uid, dir_fd=descriptor, follow_symlinks=False)
-                entries += 1
-                if entries > CHECKPOINT_ENTRIES_MAX:
-                    raise SandboxError(f"checkpoint_dir: holds more than {CHECKPOINT_ENTRIES_MAX} entries")
+def _refuse_closed_programs(programs: set[str], uid: int) -> None:
+    """A folder on the way can be uncovered for a lease, one that is itself closed to everybody cannot."""
+    closed = sorted(path for path in programs if os.stat(path).st_mode & 0o005 != 0o005)
+    if closed:
+        raise SandboxError(f"job_python: users' code runs as user {uid}, which may not read {', '.join(closed)}: open it (o+rx)")
 
 
 def _refuse_closed_folders(boot: dict[str, Any], uid: int) -> None:
-    if boot["closed"]:
+    closed = sorted({folder for exposure in boot["exposures"] for folder in mounts.closed_on_the_way(exposure["path"], uid)})
+    if closed:
         raise SandboxError(
-            f"isolation: without namespaces users' code runs as user {uid}, which may not pass through {', '.join(boot['closed'])}: "
+            f"isolation: without namespaces users' code runs as user {uid}, which may not pass through {', '.join(closed)}: "
             "open these folders to it (o+x), move the job environment and the state directory elsewhere, or do not run as root"
         )
 
 
 def _first_command(boot: dict[str, Any], boot_path: str, descriptor: int) -> list[str]:
+    if boot["isolation"] == Isolation.NAMESPACES:
+        user = () if boot["is_root"] else enter.OWN_USER
+        unshare = ("setpriv", "--pdeathsig=KILL", "unshare", *user, "--mount", "--propagation=private")
+        return [*unshare, *enter.again(boot, "mounts", boot_path, descriptor)]
     if not boot["is_root"]:
         return ["setpriv", "--pdeathsig=KILL", "--no-new-privs", *enter.again(boot, "prepare", boot_path, descriptor)]
-    if boot["isolation"] == Isolation.NAMESPACES:
-        closed = ("setpriv", "--pdeathsig=KILL", "unshare", "--mount", "--propagation=private")
-        return [*closed, *enter.again(boot, "mounts", boot_path, descriptor)]
     identity = ("setpriv", f"--reuid={boot['uid']}", f"--regid={boot['uid']}", "--clear-groups", "--pdeathsig=KILL", "--no-new-privs")
     return [*identity, "--inh-caps=-all", *enter.again(boot, "prepare", boot_path, descriptor)]
 
@@ -217,8 +227,9 @@ def _spawn(spec: LeaseSpec, boot: dict[str, Any], temp_dir: Path) -> Launched:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     names = [name for name in os.environ if name in {*PASSED_ON, *PASSED_ON_TO_PIP} or name.startswith("PIP_")]
     environment = {**boot["environment"], **{name: os.environ[name] for name in names}}
-    with theirs, (lease_dir / "logs/sandbox.log").open("ab") as log:
-        os.chown(log.fileno(), boot["uid"], -1)
+    # The name is the lease's to change, what we opened is not: its end is read from here.
+    log = (lease_dir / "logs/sandbox.log").open("x+b")
+    with theirs:
         command = _first_command(boot, str(lease_dir / "boot.json"), theirs.fileno())
         try:
             process = _spawner.submit(
@@ -234,6 +245,7 @@ def _spawn(spec: LeaseSpec, boot: dict[str, Any], temp_dir: Path) -> Launched:
             ).result()
         except OSError as error:
             ours.close()
+            log.close()
             raise SandboxError(f"sandbox: {command[0]} cannot be started: {error}") from error
     handle = SandboxHandle(
         lease_id=spec.lease_id,
@@ -245,5 +257,6 @@ def _spawn(spec: LeaseSpec, boot: dict[str, Any], temp_dir: Path) -> Launched:
         boot_id=procfs.boot_id(),
         uid=boot["uid"],
         temp_dir=None if boot["isolation"] == Isolation.NAMESPACES else str(temp_dir),
+        checkpoint_dir=boot["checkpoint_dir"],
     )
-    return Launched(process, ours, handle)
+    return Launched(process, ours, log, handle)

@@ -41,19 +41,17 @@ class JobEnvironment:
     prefix: str
     base_prefix: str
     ray_version: str
-    terrace_folder: str | None
+    terrace_folder: str
 
 
 @functools.cache
 def namespaces_refusal(uid: int | None) -> str | None:
     """Return why this machine gives a lease no namespaces of its own, None when it does. `uid` is the lease's user when run by root."""
-    identity = (
-        ("unshare", "--mount", "--propagation=private", "setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups")
-        if uid is not None
-        else ()
-    )
+    own_user = ("--user", "--map-current-user", "--keep-caps") if uid is None else ()
+    identity = ("--ambient-caps=-all",) if uid is None else (f"--reuid={uid}", f"--regid={uid}", "--clear-groups")
+    files = ("unshare", *own_user, "--mount", "--propagation=private", "setpriv", *identity)
     try:
-        done = subprocess.run([*identity, *PROBE], capture_output=True, timeout=PROBE_SECONDS_MAX, check=False)
+        done = subprocess.run([*files, *PROBE], capture_output=True, timeout=PROBE_SECONDS_MAX, check=False)
     except FileNotFoundError as error:
         return f"{error.filename} (util-linux) is not installed"
     except subprocess.TimeoutExpired:

@@ -4,12 +4,15 @@ Owns: the order of covers and exposures and the mount calls. Does not own: which
 (enter.py has made the mount namespace before). Standard library only: it runs before the lease is entered.
 
 Covers and exposures are applied from the outermost folder inwards. Everything that will be shown is opened before
-anything is covered, so it can be bound to its place after its old way was closed.
+anything is covered, so it can be bound to its place after its old way was closed. Last, all that the lease was not given to write
+becomes read-only, so that nothing of it stays on the machine and nothing passes from one lease to the next.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import errno
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -26,8 +29,18 @@ KEPT_FLAGS = (
     (os.ST_RELATIME, MS_RELATIME),
 )
 COVER_OPTIONS = "mode=755,size=1m,nr_inodes=4k"
+# mount_setattr(2), since Linux 5.12; new system calls have one number on all architectures.
+SYS_MOUNT_SETATTR, AT_FDCWD, AT_RECURSIVE, MOUNT_ATTR_RDONLY = 442, -100, 0x8000, 0x1
+# A new proc mount is refused in a namespace whose old one was made read-only.
+ALWAYS_WRITABLE = ("/proc",)
 
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _MountAttributes(ctypes.Structure):
+    """struct mount_attr of mount_setattr(2)."""
+
+    _fields_ = [(name, ctypes.c_uint64) for name in ("set", "clear", "propagation", "user_namespace")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +50,7 @@ class Cover:
     path: str
     source: str | None = None
     options: str = COVER_OPTIONS
+    is_writable: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +63,17 @@ class Exposure:
 
 def closed_ancestors(paths: Iterable[str], uid: int) -> list[str]:
     """Return the outermost folders above `paths` that the user may not pass through, and that must thus be covered."""
-    closed = set()
-    for path in paths:
-        for ancestor in reversed(Path(os.path.realpath(path)).parents):
-            status = ancestor.stat()
-            if not status.st_mode & (0o100 if status.st_uid == uid else 0o001):
-                closed.add(str(ancestor))
-                break
-    return sorted(closed)
+    return sorted({closed[0] for path in paths if (closed := closed_on_the_way(path, uid))})
+
+
+def closed_on_the_way(path: str, uid: int) -> list[str]:
+    """Return every folder above `path` that the user may not pass through, the outermost first."""
+    closed = []
+    for ancestor in reversed(Path(os.path.realpath(path)).parents):
+        status = ancestor.stat()
+        if not status.st_mode & (0o100 if status.st_uid == uid else 0o001):
+            closed.append(str(ancestor))
+    return closed
 
 
 def apply(covers: Sequence[Cover], exposures: Sequence[Exposure]) -> None:
@@ -79,6 +96,23 @@ def apply(covers: Sequence[Cover], exposures: Sequence[Exposure]) -> None:
         os.close(descriptor)
 
 
+def seal(covers: Sequence[Cover], exposures: Sequence[Exposure]) -> None:
+    """Make every mount read-only but what `covers` and `exposures` say may be written, after `apply`.
+
+    A kernel before 5.12 cannot; there a lease is held by file permissions alone.
+    """
+    try:
+        _set_attributes("/", _MountAttributes(set=MOUNT_ATTR_RDONLY), flags=AT_RECURSIVE)
+    except OSError as error:
+        if error.errno == errno.ENOSYS:
+            return
+        raise
+    shown = {os.path.realpath(item.path) for item in exposures if not item.is_read_only}
+    for path in (*ALWAYS_WRITABLE, *(cover.path for cover in covers if cover.is_writable), *sorted(shown)):
+        with contextlib.suppress(FileNotFoundError):  # hidden by a cover further out
+            _set_attributes(path, _MountAttributes(clear=MOUNT_ATTR_RDONLY))
+
+
 def _cover(path: str, cover: Cover, source: int | None) -> None:
     if not os.path.exists(path):
         return  # already hidden by a cover further out
@@ -92,7 +126,7 @@ def _expose(path: str, exposure: Exposure, source: int) -> None:
     if not (os.path.isdir(path) and os.path.samestat(os.stat(path), os.fstat(source))):
         os.makedirs(path, mode=0o755, exist_ok=True)
         mount(f"/proc/self/fd/{source}", path, flags=MS_BIND | MS_REC)
-    elif exposure.is_read_only:
+    else:
         mount(path, path, flags=MS_BIND | MS_REC)
     if exposure.is_read_only:
         kept = os.statvfs(path).f_flag
@@ -105,3 +139,10 @@ def mount(source: str, target: str, *, kind: str | None = None, flags: int = 0, 
     if _libc.mount(*encoded, ctypes.c_ulong(flags), options.encode() if options else None) != 0:
         code = ctypes.get_errno()
         raise OSError(code, f"mount: {os.strerror(code)}", target)
+
+
+def _set_attributes(path: str, attributes: _MountAttributes, *, flags: int = 0) -> None:
+    size = ctypes.c_size_t(ctypes.sizeof(attributes))
+    if _libc.syscall(SYS_MOUNT_SETATTR, AT_FDCWD, os.fsencode(path), ctypes.c_uint(flags), ctypes.byref(attributes), size) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"mount_setattr: {os.strerror(code)}", path)

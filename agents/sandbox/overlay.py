@@ -1,20 +1,56 @@
 """The packages that a job asks for, on top of the job environment, in a folder of the lease.
 
-Owns: the overlay environment and how pip is called. Does not own: the job environment. Runs as the lease's user before the lease is
-entered, where the network still is; wheels only, so that nothing of a package runs there. Standard library only.
+Owns: which lines of a requirements file are accepted, the overlay environment, and how pip is called. Does not own: the job
+environment. Runs as the lease's user, among the lease's files, but where the network still is. So nothing of a package may run there: pip
+installs wheels only, and never sees the user's file, because its options could name other indexes, files of the machine, the operator's
+variables, or sources to build. Standard library only.
 """
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
 OUTPUT_CHARACTERS_MAX = 2_000
+SHOWN_CHARACTERS_MAX = 100
 VENV_SECONDS_MAX = 60
+
+_NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?(?: ?\[[A-Za-z0-9._, -]*\])?"
+_VERSION = r"(?:===|==|~=|!=|<=|>=|<|>) ?[A-Za-z0-9.*+!_-]+"
+_VERSIONS = rf" ?\(?(?: ?{_VERSION} ?(?:, ?{_VERSION} ?)*)?\)?"
+_WHEEL_ADDRESS = r" ?@ ?https://[^ $?#]+\.whl(?:\?[^ $#]*)?(?:#[^ $]*)?"
+_WHEEL_FILE = r"(?:\./)?(?:[A-Za-z0-9_+-][A-Za-z0-9._+-]*/)*[A-Za-z0-9_+-][A-Za-z0-9._+-]*\.whl"
+_MARKER = r"""(?: ?; ?(?:(?! -)[A-Za-z0-9_.'"<>=!~() ,+-])+)?"""
+_HASHES = r"(?: --hash=sha(?:256|384|512):[0-9a-f]+)*"
+_REQUIREMENT = re.compile(rf"(?:(?P<file>{_WHEEL_FILE})|{_NAME}(?:{_WHEEL_ADDRESS}|{_VERSIONS})){_MARKER}{_HASHES}")
+# A file of that name beside pip would be taken for the package; pip is called where there is none, and this is the second lock.
+_ARCHIVE_NAME = re.compile(r"[^ \[;@<>=!~(]*\.(?:zip|tar|tgz|tbz|txz|tlz|tar\.\w+)(?:[ \[;@<>=!~(].*)?", re.IGNORECASE)
 
 
 class RequirementsError(Exception):
-    """The requirements cannot be installed; the message holds the end of pip's output."""
+    """The requirements are refused or cannot be installed; the message holds the line or the end of pip's output."""
+
+
+def accepted(text: str, *, working_dir: Path) -> list[str]:
+    """Return the requirements in a requirements file, one each; RequirementsError names the first line that is anything else.
+
+    Wheels in the working directory are named by their address, so that it does not matter where pip is called.
+    """
+    found = []
+    for number, line in enumerate(re.sub(r"\\\r?\n", " ", text).splitlines(), start=1):
+        requirement = " ".join(re.sub(r"(^|\s)#.*$", "", line).split())
+        if not requirement:
+            continue
+        parts = _REQUIREMENT.fullmatch(requirement)
+        if parts is None or _ARCHIVE_NAME.fullmatch(requirement):
+            raise RequirementsError(
+                f"requirements: line {number}: {requirement[:SHOWN_CHARACTERS_MAX]!r}: only packages by name and version, and wheels by "
+                "https address or by path in the working directory, are accepted; no options, sources or other files"
+            )
+        wheel = parts["file"]
+        found.append((working_dir / wheel).as_uri() + requirement.removeprefix(wheel) if wheel else requirement)
+    return found
 
 
 def install(requirements: Path, target: Path, *, job_python: str, ray_version: str, timeout_ms: int) -> None:
@@ -22,6 +58,7 @@ def install(requirements: Path, target: Path, *, job_python: str, ray_version: s
 
     Ray stays at the job environment's version: the cluster that runs the job is made of it.
     """
+    wanted = accepted(requirements.read_text(), working_dir=Path.cwd())
     _call([job_python, "-m", "venv", "--without-pip", str(target)], VENV_SECONDS_MAX)
     query = "import sysconfig; print(sysconfig.get_paths()['purelib']); print(sysconfig.get_paths()['platlib'])"
     below = dict.fromkeys(_call([job_python, "-I", "-c", query], VENV_SECONDS_MAX).split())
@@ -29,8 +66,9 @@ def install(requirements: Path, target: Path, *, job_python: str, ray_version: s
     [packages] = dict.fromkeys(_call([python, "-I", "-c", query.split(";")[0] + "; " + query.split(";")[1]], VENV_SECONDS_MAX).split())
     # The .pth line comes after the overlay's own folder, so what the job installs wins over what is below.
     (Path(packages) / "job_environment.pth").write_text("\n".join(below) + "\n")
-    constraints = target / "constraints.txt"
+    constraints, checked = target / "constraints.txt", target / "requirements.txt"
     constraints.write_text(f"ray=={ray_version}\n")
+    checked.write_text("".join(f"{requirement}\n" for requirement in wanted))
     pip = [
         job_python,
         "-m",
@@ -43,14 +81,13 @@ def install(requirements: Path, target: Path, *, job_python: str, ray_version: s
         "--disable-pip-version-check",
         "--no-cache-dir",
     ]
-    _call([*pip, "--constraint", str(constraints), "--requirement", str(requirements)], timeout_ms / 1000)
+    _call([*pip, "--constraint", str(constraints), "--requirement", str(checked)], timeout_ms / 1000, folder=target)
 
 
-def _call(command: list[str], seconds: float) -> str:
+def _call(command: list[str], seconds: float, *, folder: Path | None = None) -> str:
+    nothing, together = subprocess.DEVNULL, subprocess.STDOUT
     try:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=seconds, check=False
-        )
+        done = subprocess.run(command, cwd=folder, stdin=nothing, stdout=subprocess.PIPE, stderr=together, timeout=seconds, check=False)
     except subprocess.TimeoutExpired as error:
         raise RequirementsError(f"requirements: not installed after {seconds:.0f} s") from error
     output = done.stdout.decode(errors="replace")

@@ -90,24 +90,32 @@ class SandboxSettings:
 
     `isolation` None probes the machine once. `runtime_path` is a folder that holds the `terrace` package when the job
     environment does not have it installed (development). `hidden_paths` are covered inside every lease beside `state_dir`.
-    Run by root, each lease gets its own user id from `lease_uid_base` on; nobody else may use that range.
+    Run by root, each lease gets its own user id from `lease_uid_base` on; nobody else may use that range, and checkpoints of jobs
+    that wait for their next attempt belong to it. `tasks_maximum` bounds the processes and threads of a lease (with namespaces only).
     """
 
     state_dir: Path
     isolation: Isolation | None = None
     runtime_path: Path | None = None
     hidden_paths: tuple[Path, ...] = ()
-    lease_uid_base: int = 61_000
+    lease_uid_base: int = 60_600  # below systemd's dynamic users, above people's
     lease_uid_count: int = 512
+    tasks_maximum: int = 16_384
     object_store_bytes: int = 160 * MIB
     requirements_timeout_ms: int = 600_000
+
+    @property
+    def lease_uids(self) -> range:
+        """The user ids of leases, when run by root."""
+        return range(self.lease_uid_base, self.lease_uid_base + self.lease_uid_count)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SandboxHandle:
     """Enough to find, kill and prove gone a lease's process tree from another process. Times are kernel clock ticks since boot.
 
-    `pid` is the tree's parent on this machine; `init_pid` the first process of the lease's PID namespace, None until known.
+    `pid` is the tree's parent on this machine, 0 when the agent died before it wrote that down; `init_pid` the first process of the lease's
+    PID namespace, None until known.
     """
 
     lease_id: str
@@ -120,6 +128,7 @@ class SandboxHandle:
     init_pid: int | None = None
     init_started_at_ticks: int | None = None
     temp_dir: str | None = None
+    checkpoint_dir: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the handle as plain values."""
@@ -142,6 +151,14 @@ class SandboxEvent:
 
 class SandboxError(Exception):
     """A lease cannot be started on this machine; the message says why and what to change."""
+
+    failure_class = FailureClass.PLATFORM
+
+
+class CheckpointError(SandboxError):
+    """What earlier attempts left in the checkpoint directory cannot be given to the next one."""
+
+    failure_class = FailureClass.ENVIRONMENT
 
 
 class LeaseAlreadyStartedError(SandboxError):

@@ -4,7 +4,7 @@ Owns: the life of the process tree and the order of its events. Does not own: ho
 (terrace.runtime), or whether its devices are idle (agents/idleness.py). Called by the node daemon, from any thread.
 
 `start` once; `poll` again and again until it returned GONE; `stop` or `kill` at any time; `discard` after GONE. After a restart of
-the agent `leftovers` names what earlier agents started, and `end_leftover` kills it and says whether it is proven gone.
+the agent `handles.leftovers` names what earlier agents started, and `end_leftover` kills it and says whether it is proven gone.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import contextlib
 import dataclasses
 import json
 import os
-import shutil
 import signal
 import socket
 import threading
@@ -22,20 +21,25 @@ import time
 from pathlib import Path
 from typing import Any
 
-from agents.sandbox import launch, procfs
+import structlog
+
+from agents.sandbox import handles, launch, messages, ownership, procfs
 from agents.sandbox.spec import EventKind, FailureClass, Isolation, LeaseSpec, SandboxError, SandboxEvent, SandboxHandle, SandboxSettings
 
-EVENTS_MAX = 4_096
+log = structlog.get_logger()
+
+EVENTS_MAX = 256
 LINE_BYTES_MAX = 512 * 1024
 STOP_MARGIN_MS = 10_000
 START_MARGIN_MS = 15_000
+KILL_SECONDS_MAX = 10.0
+KILL_POLL_SECONDS = 0.02
 LOG_TAIL_BYTES = 2_000
-HANDLE_FILE = "handle.json"
 LEASE_MARK = "TERRACE_LEASE_ID"
 
 
 class Sandbox:
-    """One lease's process tree."""
+    """One lease's process tree. Deadlines run on the monotonic clock; events carry the wall clock's time."""
 
     def __init__(self, settings: SandboxSettings) -> None:
         self._settings = settings
@@ -43,8 +47,9 @@ class Sandbox:
         self._changed = threading.Condition()
         self._launched: launch.Launched | None = None
         self._handle: SandboxHandle | None = None
-        self._has_said_hello = self._has_exited = self._is_gone_reported = self._is_stopping = self._is_closed = False
-        self._kill_at_ms: int | None = None
+        self._has_said_hello = self._has_started = self._has_exited = self._is_gone_reported = self._is_stopping = self._is_closed = False
+        self._kill_at: float | None = None
+        self._run_ms = 0
 
     @property
     def handle(self) -> SandboxHandle:
@@ -55,16 +60,21 @@ class Sandbox:
 
     def start(self, spec: LeaseSpec) -> SandboxHandle:
         """Start the lease and return at once; SandboxError when this machine cannot, LeaseAlreadyStartedError on a second start."""
-        self._launched = launch.launch(spec, self._settings)
-        self._remember(self._launched.handle)
+        launched = self._launched = launch.launch(spec, self._settings)
+        try:
+            self._remember(launched.handle)
+        except OSError as error:
+            _end_now(launched)
+            raise SandboxError(f"sandbox: its handle cannot be written down: {error}") from error
         timeout_ms = spec.start_timeout_ms + START_MARGIN_MS + (self._settings.requirements_timeout_ms if spec.requirements_path else 0)
-        self._kill_at_ms = _now_ms() + timeout_ms
+        self._run_ms = spec.limit_ms + spec.grace_ms + STOP_MARGIN_MS
+        self._kill_after(timeout_ms)
         threading.Thread(target=self._listen, name=f"sandbox-{spec.lease_id}", daemon=True).start()
         return self.handle
 
     def poll(self) -> list[SandboxEvent]:
         """Return what happened since the last call, in order. The last event ever is GONE."""
-        if self._kill_at_ms is not None and _now_ms() > self._kill_at_ms:
+        if self._kill_at is not None and time.monotonic() > self._kill_at:
             self.kill()
         with self._changed:
             events = list(self._events)
@@ -77,6 +87,8 @@ class Sandbox:
                 self._has_exited = True
                 events.append(self._unexplained_end())
             events.append(SandboxEvent(EventKind.GONE, _now_ms(), {}))
+            if self._launched is not None:
+                self._launched.close()
         return events
 
     def stop(self, grace_ms: int) -> None:
@@ -84,7 +96,7 @@ class Sandbox:
         if self._is_stopping or self._launched is None:
             return
         self._is_stopping = True
-        self._kill_at_ms = _now_ms() + grace_ms + STOP_MARGIN_MS
+        self._kill_after(grace_ms + STOP_MARGIN_MS)
         if not self._has_said_hello:
             self.kill()  # still preparing: no code of the user's runs that would want notice
         self._say({"do": "stop", "grace_ms": grace_ms})
@@ -114,7 +126,10 @@ class Sandbox:
 
     def _remember(self, handle: SandboxHandle) -> None:
         self._handle = handle
-        _write_handle(handle, self._settings)
+        handles.write(handle, self._settings)
+
+    def _kill_after(self, milliseconds: int) -> None:
+        self._kill_at = time.monotonic() + milliseconds / 1_000
 
     def _say(self, message: dict[str, Any]) -> None:
         if self._launched is not None:
@@ -123,30 +138,39 @@ class Sandbox:
 
     def _listen(self) -> None:
         assert self._launched is not None  # noqa: S101  # start() made it before this thread
+        is_sound = False
         try:
             with self._launched.channel.makefile("rb") as lines:
                 while line := lines.readline(LINE_BYTES_MAX):
-                    self._take(json.loads(line))
-        except (OSError, ValueError, KeyError):
-            _kill(self.handle)  # a runner that speaks no sense is no runner
-        with self._changed:
-            self._is_closed = True
+                    self._take(*messages.checked(line))
+            is_sound = True
+        except (OSError, messages.MessageError) as error:
+            log.warning("a lease's runner is not understood and is killed", lease=self.handle.lease_id, error=str(error))
+        finally:
+            if not is_sound:
+                _kill(self.handle)
+            with self._changed:
+                self._is_closed = True
 
-    def _take(self, message: dict[str, Any]) -> None:
-        name = message.pop("kind")
-        if name == "hello":
+    def _take(self, kind: str, data: dict[str, Any]) -> None:
+        if kind == "hello":
             self._has_said_hello = True
             self._learn_first_process()
-        elif name == "listening":
-            self._put(EventKind.WARNING, {"message": _port_warning(message["pids"])})
+        elif kind == "listening":
+            self._put(EventKind.WARNING, {"message": _port_warning(data["pids"])})
+        elif kind == "started":
+            if not self._has_started:
+                self._has_started = True
+                if not self._is_stopping:
+                    self._kill_after(self._run_ms)  # the runner keeps the limit; this is for one that cannot any more
+                self._put(EventKind.STARTED, data)
+        elif kind == "exited":
+            if not self._has_exited:
+                self._has_exited = True
+                self._put(EventKind.EXITED, data)
+                self._kill_after(STOP_MARGIN_MS)
         else:
-            kind = EventKind(name)
-            if kind is EventKind.STARTED and not self._is_stopping:
-                self._kill_at_ms = None  # from here the runner keeps the time limit
-            self._has_exited = self._has_exited or kind is EventKind.EXITED
-            self._put(kind, message)
-            if kind is EventKind.EXITED:
-                self._kill_at_ms = _now_ms() + STOP_MARGIN_MS
+            self._put(EventKind(kind), data)
 
     def _put(self, kind: EventKind, data: dict[str, Any]) -> None:
         with self._changed:
@@ -166,23 +190,19 @@ class Sandbox:
         self._say({"do": "go"})
 
     def _unexplained_end(self) -> SandboxEvent:
-        words = _tail(Path(self.handle.lease_dir) / "logs/sandbox.log")
+        words = self._last_words()
         failure = None if self._is_stopping else FailureClass.PLATFORM
         message = (
-            "stopped on request"
-            if self._is_stopping
-            else f"the lease's processes ended without saying why; their last words: {words or 'none'}"
+            "stopped on request" if self._is_stopping else f"the lease's processes ended without saying why; their last words: {words}"
         )
         return SandboxEvent(EventKind.EXITED, _now_ms(), {"exit_code": None, "failure_class": failure, "message": message})
 
-
-def leftovers(settings: SandboxSettings) -> list[SandboxHandle]:
-    """Return the handles of every lease that was started here and not discarded."""
-    handles = []
-    for path in sorted((settings.state_dir / "handles").glob("*.json")):
-        with contextlib.suppress(ValueError, KeyError, TypeError):
-            handles.append(SandboxHandle.from_json(json.loads(path.read_text())))
-    return handles
+    def _last_words(self) -> str:
+        """Return the end of what the first steps wrote, by the descriptor: the name is in users' hands."""
+        assert self._launched is not None  # noqa: S101  # it ended, so it was started
+        descriptor = self._launched.log.fileno()
+        words = os.pread(descriptor, LOG_TAIL_BYTES, max(0, os.fstat(descriptor).st_size - LOG_TAIL_BYTES))
+        return words.decode(errors="replace").replace("\0", "").strip() or "none"
 
 
 def end_leftover(handle: SandboxHandle) -> bool:
@@ -209,11 +229,13 @@ def is_gone(handle: SandboxHandle) -> bool:
 
 
 def discard(handle: SandboxHandle) -> None:
-    """Delete the directories of a lease that is gone. What the lease made unreadable for itself is made readable first."""
+    """Delete the directories of a lease that is gone, close its checkpoint directory until the next attempt, and forget its handle."""
     for folder in (handle.lease_dir, handle.temp_dir):
         if folder is not None:
-            shutil.rmtree(folder, onerror=_open_and_retry)
-    (Path(handle.lease_dir).parents[1] / "handles" / f"{handle.lease_id}.json").unlink(missing_ok=True)
+            ownership.remove_tree(Path(folder))
+    if handle.checkpoint_dir is not None:
+        ownership.close_tree(Path(handle.checkpoint_dir))
+    handles.forget(handle)
 
 
 def _members(handle: SandboxHandle) -> list[int]:
@@ -225,42 +247,49 @@ def _members(handle: SandboxHandle) -> list[int]:
 def _kill(handle: SandboxHandle) -> None:
     known = ((handle.init_pid, handle.init_started_at_ticks), (handle.pid, handle.pid_started_at_ticks))
     for pid, started in known:
-        if pid is not None and started is not None and procfs.is_alive(pid, started):
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
+        if pid and started is not None:
+            _kill_process(pid, started)
     if handle.init_pid is None:
         for pid in _members(handle):
+            _kill_process(pid, procfs.started_at_ticks(pid))
+
+
+def _kill_process(pid: int, started: int | None) -> None:
+    """Kill that very process. The descriptor is taken before the start time is compared, so a recycled pid is never hit."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except OSError:
+        return
+    try:
+        if started is not None and procfs.is_alive(pid, started):
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
+                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+    finally:
+        os.close(descriptor)
 
 
-def _write_handle(handle: SandboxHandle, settings: SandboxSettings) -> None:
-    folder = settings.state_dir / "handles"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = folder / f".{handle.lease_id}.draft"
-    draft.write_text(json.dumps(handle.to_json()))
-    draft.replace(folder / f"{handle.lease_id}.json")
+def _end_now(launched: launch.Launched) -> None:
+    """Take back a start that could not be written down: nothing of it may live when its caller hears of the failure."""
+    handle, deadline = launched.handle, time.monotonic() + KILL_SECONDS_MAX
+    pause = threading.Event()
+    while time.monotonic() < deadline:
+        _kill(handle)
+        launched.process.poll()
+        if is_gone(handle):
+            launched.close()
+            with contextlib.suppress(OSError):
+                discard(handle)
+            return
+        pause.wait(KILL_POLL_SECONDS)
 
 
 def _port_warning(pids: list[int]) -> str:
-    ports = [f"{port}" for address, port in procfs.listening_ports(pids) if address != "loopback"]
-    return f"isolation none: this lease's Ray listens on every interface, behind its token only, on ports {', '.join(ports) or '(none)'}"
-
-
-def _open_and_retry(function: Any, path: str, _error: Any) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.chmod(Path(path).parent, 0o700)
-        if os.path.isdir(path) and not os.path.islink(path):
-            os.chmod(path, 0o700)
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            os.unlink(path)
-
-
-def _tail(path: Path) -> str:
-    with contextlib.suppress(OSError):
-        return path.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace").strip()
-    return ""
+    """Return the warning of a lease without a network of its own. Ray stays on loopback only where the machine has no other address."""
+    ports = procfs.listening_ports(pids)
+    everywhere = ", ".join(str(port) for address, port in ports if address != "loopback")
+    local = ", ".join(str(port) for address, port in ports if address == "loopback")
+    parts = [f"on every interface, ports {everywhere}" if everywhere else "", f"on loopback, ports {local}" if local else ""]
+    return f"isolation none: this lease's Ray listens behind its token only: {'; '.join(part for part in parts if part) or 'nowhere yet'}"
 
 
 def _now_ms() -> int:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import sys
 
-from agents.sandbox import enter, mounts
+from agents.sandbox import mounts
+from tests.sandbox import own_network
 
 
 def main() -> None:
@@ -17,7 +18,7 @@ def main() -> None:
     split = sys.argv.index("--")
     uid, network, folders, command = int(sys.argv[1]), sys.argv[2], sys.argv[3:split], sys.argv[split + 1 :]
     if network == "own-network":
-        enter.bring_loopback_up()
+        own_network.arrange()
     if os.geteuid() == 0:
         covers = [mounts.Cover(path) for path in mounts.closed_ancestors(folders, uid)]
         mounts.apply(covers, [mounts.Exposure(path, is_read_only=False) for path in folders])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import os
 import tempfile
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ import pytest
 from agents.sandbox import machine
 from agents.sandbox.spec import LeaseSpec, SandboxSettings
 from agents.sandbox.supervise import Sandbox
+from tests.sandbox import plain_environment
 from tests.support import leases
 from tests.support.service import JOB_PYTHON
 from tests.support.waiting import wait_until
@@ -18,7 +20,7 @@ from tests.support.waiting import wait_until
 @pytest.fixture(scope="session")
 def namespaces() -> None:
     """Skip where the machine gives no namespaces; there the tests of isolation none hold."""
-    refusal = machine.namespaces_refusal(61_000 if os.geteuid() == 0 else None)
+    refusal = machine.namespaces_refusal(60_600 if os.geteuid() == 0 else None)
     if refusal is not None:
         pytest.skip(f"no namespaces for leases on this machine: {refusal}")
 
@@ -37,20 +39,36 @@ def state_dir() -> Iterator[Path]:
         yield Path(folder).resolve() / "state"
 
 
+@pytest.fixture(scope="session")
+def plain_runtime() -> Iterator[Path]:
+    """The folder of a job environment whose Ray is plain_ray.py."""
+    with tempfile.TemporaryDirectory(prefix="terrace-plain-") as folder:
+        Path(folder).chmod(0o755)
+        yield plain_environment.make(Path(folder).resolve())
+
+
 class Leases:
     """Starts leases and takes all of them down afterwards."""
 
-    def __init__(self, settings: SandboxSettings) -> None:
+    def __init__(self, settings: SandboxSettings, *, job_python: str | None = None) -> None:
         self.settings = settings
+        self._job_python = job_python
         self._sandboxes: list[Sandbox] = []
 
     def start(self, spec: LeaseSpec) -> leases.Followed:
         """Start one."""
+        if self._job_python is not None:
+            spec = dataclasses.replace(spec, job_python=self._job_python)
         return leases.started(spec, self.settings, self._sandboxes.append)
 
-    def end(self) -> None:
+    def __enter__(self) -> Leases:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
         """Kill what still lives and see that it is gone."""
         for sandbox in self._sandboxes:
+            if not Path(sandbox.handle.lease_dir).exists():
+                continue
             sandbox.kill()
             wait_until(sandbox.is_gone, seconds=20)
             sandbox.discard()
@@ -59,6 +77,14 @@ class Leases:
 @pytest.fixture(scope="module")
 def machine_leases(state_dir: Path, namespaces: None, job_environment: None) -> Iterator[Leases]:
     """Leases with namespaces on this machine."""
-    started = Leases(leases.settings(state_dir))
-    yield started
-    started.end()
+    with Leases(leases.settings(state_dir)) as started:
+        yield started
+
+
+@pytest.fixture
+def plain_leases(plain_runtime: Path, namespaces: None) -> Iterator[Leases]:
+    """Leases with namespaces whose cluster is plain_ray.py: up at once."""
+    with tempfile.TemporaryDirectory(prefix="terrace-") as folder:
+        of = leases.settings(Path(folder).resolve() / "state", runtime_path=plain_runtime)
+        with Leases(of, job_python=plain_environment.PYTHON) as started:
+            yield started

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from pathlib import Path
 
 import pytest
 
-from agents.sandbox import procfs, supervise
-from agents.sandbox.spec import EventKind, SandboxError
+from agents.sandbox import handles, supervise
+from agents.sandbox.spec import SandboxError
+from tests.sandbox import machine_processes
 from tests.sandbox.conftest import Leases
 from tests.support import leases
 from tests.support.other_agent import other_agent
@@ -18,12 +17,7 @@ from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(150)]
 
-LONG_JOB = """
-import subprocess, sys, time
-subprocess.Popen(["setsid", "sleep", "1000"], env={})
-print("RUNNING here", flush=True)
-time.sleep(1000)
-"""
+ORPHAN = "1000.375"
 JOB_WITH_CHECKPOINT = """
 import signal, sys, threading
 from terrace import runtime
@@ -90,17 +84,6 @@ def test_ray_that_is_not_up_in_time_is_destroyed(machine_leases: Leases) -> None
     assert "start_timeout_ms: Ray is not up after 500 ms" in end["message"]
 
 
-def test_kill_of_the_one_parent_removes_the_whole_tree(machine_leases: Leases) -> None:
-    followed = machine_leases.start(leases.lease(lease_id="killed", entrypoint=python(LONG_JOB)))
-    followed.wait_for_line("RUNNING ")
-    handle = followed.sandbox.handle
-
-    os.kill(handle.pid, signal.SIGKILL)
-
-    assert followed.to_the_end(seconds=10)["failure_class"] == "platform"
-    assert handle.uid == os.getuid() or procfs.owned_by(handle.uid) == []
-
-
 def test_directory_of_a_living_lease_is_not_deleted(machine_leases: Leases) -> None:
     followed = machine_leases.start(leases.lease(lease_id="living"))
 
@@ -113,25 +96,22 @@ def test_directory_of_a_living_lease_is_not_deleted(machine_leases: Leases) -> N
     assert not Path(followed.sandbox.handle.lease_dir).exists()
 
 
-def test_lease_dies_with_its_agent(namespaces: None, job_environment: None) -> None:
-    with other_agent(leases.lease(entrypoint=python(LONG_JOB))) as agent:
-        agent.read_until(EventKind.STARTED)
-        handle = next(iter(supervise.leftovers(leases.settings(Path(agent.handle.lease_dir).parents[1]))))
-        assert not supervise.is_gone(handle)
+def test_ordinary_user_s_lease_is_closed_too_and_dies_with_its_agent(
+    namespaces: None, job_environment: None, tmp_path: Path
+) -> None:
+    script = (Path(__file__).parent / "probe_job.py").read_text()
+    archive = leases.archive(tmp_path / "a.tar.gz", {"probe_job.py": script})
+    order = json.dumps({"is_staying": True, "orphan_sleeps": ORPHAN})
+    spec = leases.lease(entrypoint=("python", "probe_job.py", order), archive_path=archive)
+    with other_agent(spec, isolation="namespaces", is_ordinary_user=True) as agent:
+        seen = json.loads(agent.read_line("FACTS "))
+        [handle] = handles.leftovers(leases.settings(Path(agent.handle.lease_dir).parents[1]))
+        assert machine_processes.sleeping(ORPHAN)
 
         agent.process.kill()
 
         wait_until(lambda: supervise.is_gone(handle), seconds=10)
-        assert handle.uid == os.getuid() or procfs.owned_by(handle.uid) == []
+        assert machine_processes.sleeping(ORPHAN) == []
 
-
-def test_ordinary_user_runs_a_lease_too(namespaces: None, job_environment: None, tmp_path: Path) -> None:
-    script = (Path(__file__).parent / "probe_job.py").read_text()
-    spec = leases.lease(entrypoint=("python", "probe_job.py"), archive_path=leases.archive(tmp_path / "a.tar.gz", {"probe_job.py": script}))
-    with other_agent(spec, isolation="namespaces", is_ordinary_user=True) as agent:
-        end = agent.read_until(EventKind.EXITED)
-        seen = leases.facts(agent.events)
-
-    assert end["exit_code"] == 0
-    assert (seen["uid"], seen["interfaces"], seen["capabilities"]) == (agent.handle.uid, ["lo"], ["0000000000000000"])
-    assert seen["write_job_environment"] == "OSError"
+    assert (seen["uid"], seen["interfaces"], seen["capabilities"]) == (handle.uid, ["lo"], ["0000000000000000"])
+    assert (seen["write_job_environment"], seen["new_namespace"] != 0) == ("OSError", True)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from agents.sandbox.spec import EventKind, LeaseSpec, SandboxEvent, SandboxHandle
+from tests.support import leases
 from tests.support.service import JOB_PYTHON, REPOSITORY
 
 PROGRAMS = REPOSITORY / "tests/sandbox"
@@ -39,6 +40,12 @@ class OtherAgent:
             if self.events[-1].kind is kind:
                 return self.events[-1].data
         raise AssertionError(f"the agent ended before {kind}: {self.events}")
+
+    def read_line(self, text: str) -> str:
+        """Return the first line of the lease's output that starts with `text`, without it."""
+        while (line := leases.line_after(self.events, text)) is None:
+            self.read_until(EventKind.LOG)
+        return line
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import shlex
 import socket
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +49,7 @@ def free_ports() -> Ports:
 def start_command(lease: Mapping[str, Any], ports: Ports) -> list[str]:
     """Return the command of the head. `--block` keeps it our child, so its end is seen."""
     return [
-        *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"),
+        *(lease["python"], "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"),
         f"--num-cpus={max(1, lease['cpu_milli'] // MILLI)}",
         f"--num-gpus={len(lease['visible_devices'])}",
         f"--memory={lease['memory_bytes']}",
@@ -92,7 +91,7 @@ def environment(lease: Mapping[str, Any], base: Mapping[str, str], run_dir: Path
         "RAY_USAGE_STATS_ENABLED": "0",
         # The runner bounds the grace period; Ray's own kill after 3 s would cut it short.
         "RAY_JOB_STOP_WAIT_TIME_S": str(math.ceil(lease["grace_ms"] / 1000) + STOP_MARGIN_SECONDS),
-        # It would kill this lease's workers when other leases fill the machine; memory.py watches this lease's own limit.
+        # It would kill this lease's workers when other leases fill the machine; the runner watches this lease's own limit.
         "RAY_memory_monitor_refresh_ms": "0",
         "TERRACE_LEASE_ID": lease["lease_id"],
         "TERRACE_JOB_ID": lease["job_id"],

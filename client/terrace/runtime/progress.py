@@ -13,20 +13,20 @@ import socket
 
 PROGRESS_BYTES_MAX = 4_096
 METRICS_MAX = 32
+NUMBER_MAX = 1 << 53  # what every reader of JSON holds exactly
 
 
 def report_progress(*, step: int, total: int | None = None, **metrics: float | str) -> bool:
     """Report step `step` of `total` and a few named numbers; True when it was handed over.
 
-    ValueError: more than 32 metrics, or more than 4,096 bytes as JSON.
+    ValueError: more than 32 metrics, more than 4,096 bytes as JSON, or a step or total beyond 2^53.
     """
     if len(metrics) > METRICS_MAX:
         raise ValueError(f"metrics: at most {METRICS_MAX} in one report")
-    report = {
-        "step": int(step),
-        "total": None if total is None else int(total),
-        "metrics": {name: _plain(metrics[name]) for name in metrics},
-    }
+    counted = {"step": int(step), "total": None if total is None else int(total)}
+    if any(abs(number or 0) > NUMBER_MAX for number in counted.values()):
+        raise ValueError(f"step, total: at most {NUMBER_MAX}")
+    report = {**counted, "metrics": {_clean(name): _plain(metrics[name]) for name in metrics}}
     message = json.dumps(report).encode()
     if len(message) > PROGRESS_BYTES_MAX:
         raise ValueError(f"progress: at most {PROGRESS_BYTES_MAX} bytes in one report")
@@ -46,15 +46,30 @@ def is_report(message: object) -> bool:
     """True for what `report_progress` sends; users' code can write anything to the socket."""
     if not isinstance(message, dict) or set(message) != {"step", "total", "metrics"} or not isinstance(message["metrics"], dict):
         return False
-    values = message["metrics"].values()
-    is_plain = len(values) <= METRICS_MAX and all(isinstance(value, int | float | str) for value in values)
-    is_finite = all(math.isfinite(value) for value in values if isinstance(value, float))
-    return is_plain and is_finite and isinstance(message["step"], int) and isinstance(message["total"], int | None)
+    metrics = message["metrics"]
+    are_metrics_sound = len(metrics) <= METRICS_MAX and all(_is_sound(name) and _is_sound(value) for name, value in metrics.items())
+    is_counted = isinstance(message["step"], int) and isinstance(message["total"], int | None)
+    return are_metrics_sound and is_counted and _is_sound(message["step"]) and _is_sound(message["total"] or 0)
+
+
+def _is_sound(value: object) -> bool:
+    """True for a number that JSON can hold, and for text that can be encoded and kept."""
+    if isinstance(value, str):
+        return value == _clean(value)
+    if isinstance(value, int):
+        return abs(value) <= NUMBER_MAX
+    return isinstance(value, float) and math.isfinite(value)
 
 
 def _plain(value: object) -> float | str:
     """Return the number that an array library's scalar holds; what is no finite number becomes text, because JSON has no NaN."""
-    if isinstance(value, int | str):
-        return value
+    if isinstance(value, str):
+        return _clean(value)
+    if isinstance(value, int):
+        return value if abs(value) <= NUMBER_MAX else str(value)
     number = float(value)  # type: ignore[arg-type]
     return number if math.isfinite(number) else str(number)
+
+
+def _clean(text: str) -> str:
+    return text.encode("utf-8", "replace").decode().replace("\0", "")

@@ -1,8 +1,9 @@
 """The first process of a lease: starts the private Ray head, runs the entrypoint in it once, tells the agent, ends everything.
 
 Owns: the deadlines and the end of the lease. Does not own: the namespaces around it (the agent made them) or what becomes of the events.
-Started by the agent with `python -m terrace.runtime.runner runner.json DESCRIPTOR`. When the agent's end of the socket closes, the lease
-ends: it never outlives its agent. Standard library only; Ray is another process.
+Started by the agent (agents/sandbox/enter.py) with runner.json and a descriptor as arguments, by an interpreter that loads no package of
+the user's. When the agent's end of the socket closes, the lease ends: it never outlives its agent. Standard library only; Ray is another
+process. Users' code shares the lease's user and folders: no file is opened by name once it runs, and nothing in one is believed.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ GO_SECONDS_MAX = 30.0
 EXIT_CODE_SECONDS_MAX = 15.0
 FLUSH_SECONDS_MAX = 10.0
 PROGRESS_PER_TICK_MAX = 64
+CHUNKS_PER_TICK_MAX = 32
 # Ray's own services, which the lease's memory is not meant for.
 RAY_MEMORY_BYTES = 1536 * 1024 * 1024
 MIB = 1024 * 1024
@@ -42,10 +44,13 @@ class Runner:
     """One lease, from its first to its last moment. All times are seconds of the monotonic clock."""
 
     def __init__(self, lease: dict[str, Any], channel: Channel) -> None:
-        self._lease = lease
+        overlay = Path(lease["lease_dir"]) / "overlay/bin/python"
+        self._lease = {**lease, "python": str(overlay) if overlay.exists() else lease["job_python"]}
         self._channel = channel
         self._run_dir = Path(lease["temp_dir"]) / "run"
-        self._output = Output(Path(lease["lease_dir"]) / "logs/output.log")
+        self._logs_dir = Path(lease["lease_dir"]) / "logs"
+        self._output = Output(self._logs_dir / "output.log")
+        self._ray_output = Output(self._logs_dir / "ray.log")
         self._began = time.monotonic()
         self._deadline = self._began + lease["start_timeout_ms"] / 1000
         self._next_memory_check = self._began
@@ -78,7 +83,7 @@ class Runner:
     def _start(self) -> None:
         lease = self._lease
         base = dict(os.environ)
-        with (Path(lease["lease_dir"]) / "logs/ray.log").open("ab") as log:
+        with (self._logs_dir / "ray.log").open("ab") as log:
             self._head = subprocess.Popen(
                 head.start_command(lease, self._ports),
                 env=head.environment(lease, base, self._run_dir),
@@ -86,7 +91,7 @@ class Runner:
                 stdout=log,
                 stderr=log,
             )
-        entrypoint = head.entrypoint_command(lease, self._run_dir, Path(lease["lease_dir"]) / "logs/output.log")
+        entrypoint = head.entrypoint_command(lease, self._run_dir, self._logs_dir / "output.log")
         self._cluster = Cluster(
             JobsApi(self._ports.dashboard, lease["token"]), submission_id=lease["lease_id"], entrypoint=entrypoint, wake=self._wake
         )
@@ -118,19 +123,20 @@ class Runner:
             return
         self._is_ready = True
         self._channel.send("ready", ray_version=self._cluster.ray_version, took_ms=round((time.monotonic() - self._began) * 1000))
-        if self._lease["isolation"] != "namespaces":
-            self._channel.send("listening", pids=members.descendants())
 
     def _look_for_entrypoint(self) -> None:
         if self._is_started:
             return
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, ValueError):
             text = head.pid_file(self._run_dir).read_text()
             if text.endswith("\n"):
+                pid = int(text)
                 self._is_started = True
                 self._deadline = time.monotonic() + self._lease["limit_ms"] / 1000
-                self._channel.send("started", pid=int(text))
-                self._watch(int(text))
+                if self._lease["isolation"] != "namespaces":  # only now is every part of Ray up
+                    self._channel.send("listening", pids=members.descendants())
+                self._channel.send("started", pid=pid)
+                self._watch(pid)
 
     def _watch(self, pid: int) -> None:
         try:
@@ -150,14 +156,19 @@ class Runner:
                 message = json.loads(self._progress.recv(PROGRESS_BYTES_MAX))
             except BlockingIOError:
                 return
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if is_report(message) and not self._channel.is_full:
                 self._channel.send("progress", **message)
 
-    def _pass_on_output(self, *, is_final: bool = False) -> None:
-        while not self._channel.is_full and (chunk := self._output.read(is_final=is_final)):
+    def _pass_on_output(self) -> None:
+        """Pass on a part: a job that writes faster than anybody reads must not keep us from watching its time."""
+        for _ in range(CHUNKS_PER_TICK_MAX):
+            chunk = None if self._channel.is_full else self._output.read()
+            if chunk is None:
+                return
             self._channel.send("log", offset=chunk[0], text=chunk[1])
+        self._wake()
 
     def _check_memory(self) -> None:
         if not self._is_started or time.monotonic() < self._next_memory_check:
@@ -198,7 +209,12 @@ class Runner:
             self._give_notice("stop", grace_seconds)
 
     def _give_notice(self, cause: str, grace_seconds: float) -> None:
-        head.notice_file(self._run_dir).write_text(json.dumps({"cause": cause, "grace_ms": round(grace_seconds * 1000)}))
+        notice = head.notice_file(self._run_dir)
+        draft = notice.with_name(f".{notice.name}.{os.getpid()}")
+        with contextlib.suppress(OSError):  # whatever users' code put in its place: the signal comes all the same
+            with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "w") as file:
+                json.dump({"cause": cause, "grace_ms": round(grace_seconds * 1000)}, file)
+            draft.replace(notice)
         self._deadline = time.monotonic() + grace_seconds
         self._cluster.stop()
 
@@ -213,6 +229,7 @@ class Runner:
     def _tell_the_end(self) -> None:
         job = self._cluster.job or {}
         code = job.get("driver_exit_code")
+        code = code if isinstance(code, int) else None
         error = self._error or self._cluster.error
         if error is None and job.get("status") == "FAILED" and code is None:
             error = f"Ray could not run the entrypoint: {str(job.get('message'))[-1000:]}"
@@ -238,7 +255,7 @@ class Runner:
 
     def _ray_words(self) -> str:
         """Return the end of what Ray said."""
-        return Output(Path(self._lease["lease_dir"]) / "logs/ray.log").tail()[-1000:].strip()
+        return self._ray_output.tail()[-1000:].strip()
 
 
 def main() -> None:
