@@ -97,7 +97,8 @@ class _Builder:
                     raise LeftOutError("spec.active", "it is not active: Kueue admits it no more")
                 self._add(workload, jobs)
             except LeftOutError as problem:
-                self.notes.append(Note(workload.source, problem.path, f"the workload is left out: {problem.reason}"))
+                held = ", and the quota that it holds counts as free" if workload.holds_quota else ""
+                self.notes.append(Note(workload.source, problem.path, f"the workload is left out{held}: {problem.reason}"))
                 continue
             without_limit += workload.limit_seconds is None
         if without_limit:
@@ -251,7 +252,9 @@ class _Builder:
             name for name in named if all(kueue_pods.matches(part.demands, flavors[name], list(flavors.values())) for part in asking)
         ]
         if not fitting:
-            raise LeftOutError("spec.podSets", f"its node selector, affinity and tolerations match no flavor of ClusterQueue {queue.name}")
+            raise LeftOutError(
+                "spec.podSets", f"no flavor of ClusterQueue {queue.name} matches the node selector, affinity and tolerations of its pods"
+            )
         return tuple(self.tree.models[name] for name in fitting)
 
     def _asked(self, gang: Gang) -> dict[str, Any]:

@@ -109,5 +109,5 @@ def test_all_pods_with_gpus_must_match() -> None:
 def test_workload_that_matches_no_flavor_is_left_out() -> None:
     parts = [*FLAVORS, ALL_FLAVORS, workload("x", pods(gpu=1, template={"nodeSelector": {"gpu": "tpu"}}))]
     assert "jobs" not in converted(*parts)
-    reason = "its node selector, affinity and tolerations match no flavor of ClusterQueue a"
+    reason = "no flavor of ClusterQueue a matches the node selector, affinity and tolerations of its pods"
     assert notes(*parts) == [f"all.yaml: document 7 (Workload x): spec.podSets: the workload is left out: {reason}"]

@@ -150,3 +150,17 @@ def test_cpus_and_memory_of_several_flavors_are_added_up() -> None:
     quota = converted(queue("a", group({"h200": first, "l40s": second}), cohort="c"))["tenants"][0]["quota"]
     assert quota["cpus"] == {"nominal": 12, "borrow": 5, "lend": 9}
     assert quota["memory_gib"] == {"nominal": 3, "lend": 2}
+
+
+def test_one_flavor_without_a_limit_makes_the_sum_unlimited() -> None:
+    limited = {GPU: 1, "cpu": {"nominalQuota": 4, "borrowingLimit": 2, "lendingLimit": 1}}
+    groups = [group({"h200": limited, "l40s": {GPU: 1, "cpu": 8}})]
+    found = converted(queue("a", *groups, cohort="c"), thing("Cohort", "c", {"parentName": "all", "resourceGroups": groups}))
+    assert found["tenants"][0]["quota"]["cpus"] == {"nominal": 12, "lend": 9}
+    assert found["cohorts"][0]["quota"]["cpus"] == {"nominal": 12}
+
+
+def test_parts_of_a_gpu_get_a_device_each() -> None:
+    found = converted(queue("a", group({"vm": {"cpu": 1}})), workload("x", pods(2, cpu="500m")), gpu_resource="cpu")
+    assert found["nodes"] == [{"name": "vm", "gpu_model": "vm", "gpus": 3}]
+    assert found["jobs"][0]["gpus"] == 0.5
