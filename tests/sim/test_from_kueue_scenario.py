@@ -164,3 +164,8 @@ def test_parts_of_a_gpu_get_a_device_each() -> None:
     found = converted(queue("a", group({"vm": {"cpu": 1}})), workload("x", pods(2, cpu="500m")), gpu_resource="cpu")
     assert found["nodes"] == [{"name": "vm", "gpu_model": "vm", "gpus": 3}]
     assert found["jobs"][0]["gpus"] == 0.5
+
+
+def test_nodes_of_a_large_fleet_have_names_of_their_own() -> None:
+    found = converted(queue("a", group({"gpu": {GPU: 300}, "gpu-0": {GPU: 1}})), workload("x", pods(40, gpu=8)))
+    assert [(node["name"], node.get("count", 1), node["gpus"]) for node in found["nodes"]] == [("gpu", 2, 256), ("node:gpu-0", 1, 1)]

@@ -173,8 +173,8 @@ def test_workload_that_kueue_would_not_run_is_left_out_with_the_reason(spec: dic
     parts = [flavor(), QUEUE, held, stopped, bad, workload("y", pods(gpu=1), created=TEN)]
     found = converted(*parts)
     assert [job["id"] for section in ("running", "jobs") for job in found.get(section, [])] == ["y"]
-    held = ", and the quota that it holds counts as free" if status and "admission" in status else ""
-    start = f"all.yaml: document 7 (Workload x): {path}: the workload is left out{held}: {reason}"
+    free = ", and the quota that it holds counts as free" if status and "admission" in status else ""
+    start = f"all.yaml: document 7 (Workload x): {path}: the workload is left out{free}: {reason}"
     assert any(note.startswith(start) for note in notes(*parts))
 
 
