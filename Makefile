@@ -71,6 +71,10 @@ test-helm: setup ## Render the Helm chart and check every object (builds the Hel
 bench: setup ## Measure, print a table and rewrite docs/benchmarks.md
 	$(BIN)/python -m benchmarks --job-python $(JOB_VENV)/bin/python
 
+.PHONY: mutants
+mutants: $(VENV)/.ready ## Change quotas and decisions a little, again and again, and see whether the tests notice (15 minutes)
+	$(BIN)/python -m tests.mutants
+
 .PHONY: format
 format: $(VENV)/.ready ## Rewrite the code in the house format
 	$(BIN)/ruff check --fix .

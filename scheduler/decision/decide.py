@@ -89,7 +89,7 @@ class _Decision:
         self.reasons: list[ClassReason] = []
         self.preemptions: list[Preemption] = []
         self.nominations: list[Nomination] = []
-        self._taking = Taking(snapshot, self.ground, place=self._place_later, prepare=self._find_holds)
+        self._taking = Taking(snapshot, self.ground, self.users, place=self._place_later, prepare=self._find_holds)
         self._new_leases: list[Lease] = []
         self._running: dict[str, Lease] | None = None  # without those who leave, in this plan too
         self._served: set[str] = set()  # started or nominated before anybody else was considered

@@ -144,6 +144,16 @@ def _quota_reason(tree: Tree, tenant: str, resource: str, wanted: Amount, free: 
     return Reason(ReasonCode.QUOTA_EXCEEDED, data, Unblock.OWN_JOB_ENDS if used else Unblock.ANY_JOB_ENDS)
 
 
+def borrows(tree: Tree, tenant: str, option: Option) -> bool:
+    """Tell whether this start would take the tenant above its own quota in anything that quota limits, CPUs and memory included."""
+    owner = tree.tenant_of(tenant)
+    return any(
+        tree.usage(owner, resource) + wanted > tree.subtree_quota(owner, resource)
+        for resource, wanted in option.usage.items()
+        if resource not in _UNITS or tree.governs(tenant, resource)
+    )
+
+
 def borrowed_by(tree: Tree, tenant: str, option: Option) -> dict[str, int]:
     """Return, per GPU model, the part of this start above the tenant's own quota. Ask before the usage is added."""
     owner = tree.tenant_of(tenant)

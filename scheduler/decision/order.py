@@ -88,8 +88,7 @@ class PriorityQueue:
         heapq.heapify(self._heap)
 
     def _key(self, entry: Entry) -> tuple[bool, Rank]:
-        borrows = bool(gate.borrowed_by(self._tree, entry.job_class.key.tenant, entry.options[0]))
-        return (borrows, entry.rank())
+        return (gate.borrows(self._tree, entry.job_class.key.tenant, entry.options[0]), entry.rank())
 
     def head(self) -> Entry | None:
         while self._heap:

@@ -19,6 +19,7 @@ from scheduler.decision.order import Entry
 from scheduler.decision.plan import PreemptionCause
 from scheduler.decision.preempt import Found, Place
 from scheduler.decision.snapshot import Snapshot
+from scheduler.decision.users import Users
 from scheduler.decision.victims import Request
 from scheduler.decision.windows import Window
 
@@ -28,9 +29,10 @@ _NEVER = Preemption()
 class Taking:
     """The searches of one decision. `prepare` is called before the later state changes; `place` looks for a place in it."""
 
-    def __init__(self, snapshot: Snapshot, ground: Ground, *, place: Place, prepare: Callable[[str | None], object]) -> None:
+    def __init__(self, snapshot: Snapshot, ground: Ground, users: Users, *, place: Place, prepare: Callable[[str | None], object]) -> None:
         self._snapshot = snapshot
         self._ground = ground
+        self._users = users
         self._place = place
         self._prepare = prepare
         self._occupants: Occupants | None = None
@@ -94,10 +96,10 @@ class Taking:
         return self._ground.later.tree.borrows_with(entry.job_class.key.tenant, option.usage)
 
     def _search(self, entry: Entry, option: Option, refusal: Reason) -> Found | None:
-        # What is in the way is somebody else's turn, or the user's own cap: nobody's leaving would help.
-        if refusal.code in (ReasonCode.WOULD_DELAY, ReasonCode.USER_CAP):
-            return None
         later, key = self._ground.later, entry.job_class.key
+        # What is in the way is somebody else's turn, or the user's own cap: nobody's leaving would help.
+        if refusal.code is ReasonCode.WOULD_DELAY or self._users.over_cap(key) is not None:
+            return None
         policy = later.tree.preemption_of(key.tenant)
         if policy == _NEVER and not self._ground.is_parted:
             return None

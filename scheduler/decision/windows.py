@@ -4,8 +4,8 @@ Owns which devices a capacity reservation gets and what a job may not touch beca
 only where it ends, by its limit, before a window begins that is not its own: so the devices drain before the window. Does not own
 order or quota: inside its window a tenant's jobs go first (decide.py), and its quota counts as always.
 
-The choice of devices is made anew in every decision and remembers nothing: nodes where the fewest devices would still be held by
-others when the window begins, then those that the tenant already holds most of, then the emptiest, whole nodes before parts.
+The choice of devices is made anew in every decision and remembers nothing: first devices that nobody else would still hold when the
+window begins, on nodes of which the tenant already holds most, and on as few nodes as possible.
 Example: 16 GPUs from 18:00 on nodes of 8 get the two nodes that are free of longer jobs of others.
 """
 
@@ -108,24 +108,23 @@ class Windows:
         taken = self._taken_during(item)
         late, own = self._held(snapshot, item)
         layout = snapshot.fleet.layout
-        free: list[tuple[int, int, int, int]] = []
-        for position, usable in enumerate(layout.usable):
-            devices = usable & ~taken.get(position, 0)
-            if layout.model[position] == model and layout.schedulable >> position & 1 and devices:
-                lateness = (devices & late.get(position, 0)).bit_count()
-                free.append((lateness, -(devices & own.get(position, 0)).bit_count(), -devices.bit_count(), position))
+        open_devices = {
+            position: usable & ~taken.get(position, 0)
+            for position, usable in enumerate(layout.usable)
+            if layout.model[position] == model and layout.schedulable >> position & 1
+        }
         left = -(-item.milli_gpu // MILLI_GPU_PER_DEVICE)
         chosen: dict[int, int] = {}
-        for *_, position in sorted(free):
-            devices = layout.usable[position] & ~taken.get(position, 0)
-            order = [
-                *bits(devices & own.get(position, 0)),
-                *bits(devices & ~own.get(position, 0) & ~late.get(position, 0)),
-                *bits(devices & late.get(position, 0)),
-            ]
-            mask = sum(1 << index for index in order[:left])
-            if mask:
-                chosen[position] = mask
+        # First what drains in time, then what others hold for longer: it comes back when they end, or leave for the tenant.
+        for wanted in (
+            {position: devices & ~late.get(position, 0) for position, devices in open_devices.items()},
+            {position: devices & late.get(position, 0) for position, devices in open_devices.items()},
+        ):
+            while left and (position := _next_node(wanted, own, left)) is not None:
+                devices = wanted.pop(position)
+                mine = own.get(position, 0)
+                mask = sum(1 << index for index in [*bits(devices & mine), *bits(devices & ~mine)][:left])
+                chosen[position] = chosen.get(position, 0) | mask
                 left -= mask.bit_count()
         return Window(item.name, item.start_ms, item.end_ms, item.tenant, model, chosen)
 
@@ -151,6 +150,18 @@ class Windows:
             for member in snapshot.fleet.members_of(job.shape, job.slices, job.nodes):
                 held[member.node] = held.get(member.node, 0) | member.devices
         return late, own
+
+
+def _next_node(devices: dict[int, int], own: dict[int, int], left: int) -> int | None:
+    """Return the node to take from: the smallest that has all that is left, else the largest; where the tenant holds most already."""
+    found = [position for position, mask in devices.items() if mask]
+    enough = [position for position in found if devices[position].bit_count() >= left]
+
+    def preference(position: int) -> tuple[int, int, int]:
+        count = devices[position].bit_count()
+        return (-(devices[position] & own.get(position, 0)).bit_count(), count if enough else -count, position)
+
+    return min(enough or found, key=preference, default=None)
 
 
 @contextmanager

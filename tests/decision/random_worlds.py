@@ -8,8 +8,10 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
+from quotas.amount import Amount
 from quotas.tree import BorrowPreempt, Fungibility, Preemption, PreemptWithin, Quota, Reclaim, WhenCanBorrow, WhenCanPreempt
 from scheduler.decision.snapshot import Placement, Policy, Victims
+from scheduler.decision.where import Where, Within
 from tests.decision.world import HOUR_MS, World, quota
 
 MODELS = ("h200", "l40s")
@@ -33,7 +35,18 @@ def random_world(seed: int, *, has_backfill: bool = True) -> World:
     _running(world, chance, leaves)
     for _ in range(chance.randint(1, 8)):
         _job(world, chance, leaves)
+    if chance.random() < 0.3:
+        _windows(world, chance, leaves)
     return world
+
+
+def _windows(world: World, chance: random.Random, leaves: list[str]) -> None:
+    start_ms = chance.choice((-1, 0, HOUR_MS, 2 * HOUR_MS))
+    world.reserve("contest", chance.randint(1, 6), tenant=chance.choice(leaves), start_ms=start_ms, end_ms=start_ms + HOUR_MS)
+    if chance.random() < 0.5:
+        world.reserve("second", chance.randint(1, 4), tenant=chance.choice(leaves), start_ms=HOUR_MS, end_ms=2 * HOUR_MS)
+    if chance.random() < 0.3:
+        world.maintain(chance.choice(world.nodes).name, start_ms=start_ms, end_ms=start_ms + HOUR_MS)
 
 
 def _tree(world: World, chance: random.Random) -> list[str]:
@@ -49,6 +62,7 @@ def _tree(world: World, chance: random.Random) -> list[str]:
             quotas={model: _quota(world, chance, name) for model in MODELS},
             preemption=_preemption(world, chance),
             fungibility=Fungibility(chance.choice(tuple(WhenCanBorrow)), chance.choice(tuple(WhenCanPreempt))),
+            user_cap=chance.choice((None, None, Amount(2_000))),
         )
         if chance.random() < 0.2:
             leaves += [world.project(f"{name}p{number}", chance.choice((0, 2)), parent=name) for number in range(2)]
@@ -89,6 +103,7 @@ def _running(world: World, chance: random.Random, leaves: list[str]) -> None:
                 priority=chance.randint(-1, 2),
                 cpus=chance.choice((0, 8)),
                 is_preemptible=chance.random() < 0.9,
+                user=chance.choice((None, "ada")),
                 checkpoint_ms=chance.choice((None, started_ms // 2)),
             )
 
@@ -103,4 +118,6 @@ def _job(world: World, chance: random.Random, leaves: list[str]) -> None:
         limit_ms=chance.randint(1, 3) * HOUR_MS,
         submitted_ms=-chance.randint(0, 20) * 1_000,
         cpus=chance.choice((0, 0, 8, 60)) or 1,
+        user=chance.choice((None, None, "ada", "bob")),
+        where=Where(within=chance.choice((Within.SITE, Within.SITE, Within.NODE))),
     )

@@ -202,3 +202,16 @@ def test_pool_loses_no_more_victims_an_hour_than_allowed(plain: World, recent_ms
         plain.runs({"a": [device]}, priority=-1)
         plain.job(gpus=1)
     assert len(plain.check().preemptions) == victims
+
+
+def test_others_come_before_own_jobs_while_the_taker_does_not_borrow_in_the_end(plain: World) -> None:
+    plain.cohort("all")
+    plain.tenant("x", 6, parent="all", preemption=Preemption(PreemptWithin.LOWER_PRIORITY, Reclaim.ANY))
+    plain.tenant("y", 2, parent="all")
+    plain.runs({"a": [0, 1]}, tenant="x", priority=-2)
+    own = plain.runs({"a": [2, 3, 4]}, tenant="x", priority=-1)
+    plain.runs({"b": [0, 1]}, tenant="y", priority=1)
+    lent = plain.runs({"b": [2]}, tenant="y")
+    # By own jobs alone it would take both of x and borrow; with what y borrowed one of them is enough.
+    plain.expect_preempted(plain.job(gpus=4, tenant="x"), own, lent)
+    assert plain.causes() == {own: "within_tenant", lent: "reclaim"}

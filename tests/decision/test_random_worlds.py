@@ -63,7 +63,9 @@ def verify_laws(snapshot: Snapshot, plan: Plan) -> None:
         victim, (key, job) = running[item.job], pending[item.beneficiary]
         model = model_of(nominated[item.beneficiary].flavor, snapshot.flavors)
         needed = tuple(usage_of(key.shape, model))
-        if item.cause is PreemptionCause.WITHIN_TENANT:
+        if item.cause is PreemptionCause.CAPACITY_RESERVATION:
+            assert any(window.tenant in tree.path(key.tenant) for window in snapshot.capacity_reservations)
+        elif item.cause is PreemptionCause.WITHIN_TENANT:
             assert tree.tenant_of(victim.tenant) == tree.tenant_of(key.tenant)
             is_newer_equal = victim.priority == key.priority and job.submitted_ms < victim.submitted_ms
             assert victim.priority < key.priority or is_newer_equal, f"{item.job} outranks {item.beneficiary}"
