@@ -148,7 +148,7 @@ def borrows(tree: Tree, tenant: str, option: Option) -> bool:
     """Tell whether this start would take the tenant above its own quota in anything that quota limits, CPUs and memory included."""
     owner = tree.tenant_of(tenant)
     return any(
-        tree.usage(owner, resource) + wanted > tree.subtree_quota(owner, resource)
+        amount.add(tree.usage(owner, resource), wanted) > tree.subtree_quota(owner, resource)
         for resource, wanted in option.usage.items()
         if resource not in _UNITS or tree.governs(tenant, resource)
     )

@@ -48,10 +48,13 @@ def test_queue_borrows_what_its_cohort_does_not_use(cpus: int, memory: str, star
     assert started(TEAM_A, TEAM_B, cpu_job("x", "team-a", cpus, memory)) == starts
 
 
-def test_queue_within_its_quota_goes_before_a_borrower() -> None:
-    queues = [queue(f"team-{name}", group({"h200": {GPU: gpus}}), cohort="team-ab") for name, gpus in (("a", 9), ("b", 12))]
-    borrower = workload("borrower", pods(12, gpu=1), queue="team-a", created="2026-03-01T08:00:00Z")
-    owner = workload("owner", pods(12, gpu=1), queue="team-b", created="2026-03-01T09:00:00Z")
+@pytest.mark.parametrize("resource", ["gpu", "cpu"])
+def test_queue_within_its_quota_goes_before_a_borrower(resource: str) -> None:
+    name = GPU if resource == "gpu" else resource
+    queues = [queue(f"team-{team}", group({"h200": {name: amount}}), cohort="team-ab") for team, amount in (("a", 9), ("b", 12))]
+    asked: dict[str, Any] = {resource: 1}
+    borrower = workload("borrower", pods(12, **asked), queue="team-a", created="2026-03-01T08:00:00Z")
+    owner = workload("owner", pods(12, **asked), queue="team-b", created="2026-03-01T09:00:00Z")
     assert decided(*queues, borrower, owner) == {"starts": ["owner"], "waiting": {"borrower": "quota_exceeded"}}
 
 
