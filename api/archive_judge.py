@@ -31,6 +31,8 @@ def judge(path: Path, *, limits: ArchiveLimits) -> None:
         try:
             with tarfile.open(fileobj=counted, mode="r|", bufsize=READ_BYTES) as archive:  # type: ignore[call-overload]
                 _judge_members(archive, counted, limits)
+            while counted.read():  # what follows the tar's end is unpacked by nobody, but it must be whole and it must end
+                pass
         except (tarfile.TarError, EOFError, zlib.error, UnicodeDecodeError, ValueError, OverflowError) as error:
             _refuse("archive_malformed", f"is not a gzipped tar archive: {error}")
         except RecursionError:

@@ -27,6 +27,7 @@ from store.identity import Principal
 
 STREAM_RETRY_SECONDS = 5
 LOOK_UP_SECONDS = 0.5  # how soon a waiting stream notices that its key was revoked or that this process is told to stop
+STOP_SECONDS_MAXIMUM = 3.0  # a stream of a process that is told to stop ends by itself; after this it is cut off
 REREAD_SECONDS = 0.05  # a busy store changes all the time; a quiet stream reads again this often at most
 MEDIA_TYPE = "text/event-stream"
 
@@ -113,6 +114,7 @@ def respond(request: Request, principal: Principal, step: Callable[[], Awaitable
         tenant,
         ping=state.settings.heartbeat_seconds,
         send_timeout=state.settings.stream_send_seconds_maximum,
+        shutdown_grace_period=STOP_SECONDS_MAXIMUM,
         headers={"Cache-Control": "no-store"},
     )
 

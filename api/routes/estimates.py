@@ -19,7 +19,7 @@ from billing.calc.rating import cost_units
 from domain.reasons import Reason
 from scheduler.decision import explain
 from scheduler.decision.snapshot import ClassKey, Policy
-from store import fleet, scheduling
+from store import fleet, quota_tree, scheduling
 from store.identity import Principal
 from store.jobs import NewJob
 from terrace.models.jobs import EstimateAnswer, JobSpec
@@ -77,7 +77,7 @@ async def estimate(request: Request, principal: Estimates, sent: JobSpec) -> Any
 
 def _key(loaded: scheduling.Loaded, job: NewJob, tenant_id: str) -> ClassKey:
     project_id = job.job_class.project_id
-    leaf = scheduling.leaf(loaded.snapshot.tree, tenant_id, project_id)
+    leaf = quota_tree.leaf(loaded.snapshot.tree, tenant_id, project_id)
     return ClassKey(leaf, job.shape, job.job_class.limit_ms, job.job_class.priority, project_id)
 
 

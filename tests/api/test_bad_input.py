@@ -70,7 +70,7 @@ BAD: dict[str, tuple[str, str, Any, int, str, str, Any]] = {
     ),
     "a price of an unknown flavor": ("POST", "/v1/prices", PRICE | {"flavor": "h900"}, 422, "unknown_flavor", "flavor", MODELS),
     "a price in an unknown currency": (
-        "POST", "/v1/prices", PRICE | {"currency": "XXX"}, 422, "unknown_currency", "currency", ["USD", "VND"],
+        "POST", "/v1/prices", PRICE | {"currency": "ABC"}, 422, "unknown_currency", "currency", ["USD", "VND"],
     ),
     "a price in what is no currency": ("POST", "/v1/prices", PRICE | {"currency": "usd"}, 422, "invalid_request", "currency", "^[A-Z]{3}$"),
     "a negative price": ("POST", "/v1/prices", PRICE | {"units_per_hour": -1}, 422, "invalid_request", "units_per_hour", 0),
