@@ -9,18 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, and_, func, or_, select
+from sqlalchemy import Connection, func, select
 
-from store.tables import Device, Flavor, Node, Project, Quota, QuotaNode, Tier
-
-COHORT_DEPTH_MAXIMUM = 16
+from quotas.tree import Tree
+from store import quota_tree
+from store.tables import Device, Flavor, Node, Project, QuotaNode, Tier
 
 _flavor = Flavor.__table__  # type: ignore[attr-defined]
 _tier = Tier.__table__  # type: ignore[attr-defined]
 _node = Node.__table__  # type: ignore[attr-defined]
 _device = Device.__table__  # type: ignore[attr-defined]
 _project = Project.__table__  # type: ignore[attr-defined]
-_quota = Quota.__table__  # type: ignore[attr-defined]
 _place = QuotaNode.__table__  # type: ignore[attr-defined]
 
 
@@ -66,17 +65,10 @@ class FleetCatalog:
 
 @dataclass(frozen=True, slots=True)
 class TenantCatalog:
-    """A tenant's project identifiers by name, and by resource the most that its quota could ever give."""
+    """A tenant's project identifiers by name, and by resource the most that its quota, or that of a project of it, could ever give."""
 
     projects: Mapping[str, str]
     ceilings: Mapping[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class _Limits:
-    nominal: int
-    borrowing_limit: int | None
-    lending_limit: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,55 +118,15 @@ class ReadTenantCatalog:
         """Return the tenant's projects and ceilings."""
         statement = select(_project.c.name, _project.c.id).where(_project.c.tenant_id == self.tenant_id)
         projects = {row[0]: row[1] for row in connection.execute(statement)}
-        parents = dict(self._tree(connection))
-        limits = self._limits(connection, list(parents))
-        resources = {resource for _, resource in limits}
-        ceilings = {resource: _ceiling(self.tenant_id, resource, parents, limits) for resource in resources}
-        return TenantCatalog(projects, {resource: amount for resource, amount in ceilings.items() if amount is not None})
+        tree = self._tree(connection, list(projects.values()))
+        leaves = [node for node in (self.tenant_id, *projects.values()) if node in tree]
+        ceilings: dict[str, int] = {}
+        for node in leaves:
+            for resource in tree.node(node).quotas:
+                ceilings[resource] = max(ceilings.get(resource, 0), tree.maximum(node, resource))
+        return TenantCatalog(projects, ceilings)
 
-    def _tree(self, connection: Connection) -> Sequence[tuple[str, str | None]]:
-        own = connection.execute(select(_place.c.id, _place.c.parent_id).where(_place.c.id == self.tenant_id)).all()
-        if not own or own[0].parent_id is None:
-            return [(row.id, row.parent_id) for row in own]
-        statement = select(_place.c.id, _place.c.parent_id).where(_place.c.kind != "project")
-        return [(row.id, row.parent_id) for row in connection.execute(statement)]
-
-    def _limits(self, connection: Connection, node_ids: Sequence[str]) -> dict[tuple[str, str], _Limits]:
-        in_force = and_(
-            _quota.c.valid_from_ms <= self.now_ms, or_(_quota.c.valid_until_ms.is_(None), _quota.c.valid_until_ms > self.now_ms)
-        )
-        columns = (_quota.c.quota_node_id, _quota.c.resource, _quota.c.nominal, _quota.c.borrowing_limit, _quota.c.lending_limit)
-        statement = select(*columns).where(in_force).order_by(_quota.c.valid_from_ms, _quota.c.created_at_ms, _quota.c.id)
-        if len(node_ids) == 1:
-            statement = statement.where(_quota.c.quota_node_id == node_ids[0])
-        return {(row[0], row[1]): _Limits(*row[2:]) for row in connection.execute(statement)}
-
-
-def _ceiling(node_id: str, resource: str, parents: Mapping[str, str | None], limits: Mapping[tuple[str, str], _Limits]) -> int | None:
-    """Return the most that the node could hold in an empty tree, None when nobody ever gave it this resource."""
-    children: dict[str, list[str]] = {}
-    for child, parent in parents.items():
-        if parent is not None:
-            children.setdefault(parent, []).append(child)
-
-    def subtree(node: str, depth: int) -> int:
-        own = limits.get((node, resource))
-        below = children.get(node, []) if depth < COHORT_DEPTH_MAXIMUM else []
-        return (own.nominal if own else 0) + sum(lent(child, depth + 1) for child in below)
-
-    def lent(node: str, depth: int) -> int:
-        own = limits.get((node, resource))
-        whole = subtree(node, depth)
-        return whole if own is None or own.lending_limit is None else min(whole, own.lending_limit)
-
-    def potential(node: str, depth: int) -> int:
-        own = limits.get((node, resource))
-        whole = subtree(node, 0)
-        parent = parents.get(node)
-        if parent is None or depth >= COHORT_DEPTH_MAXIMUM:
-            return whole
-        kept = max(0, whole - own.lending_limit) if own is not None and own.lending_limit is not None else 0
-        reachable = kept + potential(parent, depth + 1)
-        return reachable if own is None or own.borrowing_limit is None else min(whole + own.borrowing_limit, reachable)
-
-    return potential(node_id, 0) if (node_id, resource) in limits else None
+    def _tree(self, connection: Connection, project_ids: Sequence[str]) -> Tree:
+        """Return the tree, or only the tenant and its projects where nobody is above them to borrow from."""
+        parent = connection.execute(select(_place.c.parent_id).where(_place.c.id == self.tenant_id)).scalar_one_or_none()
+        return quota_tree.read(connection, self.now_ms, only=[self.tenant_id, *project_ids] if parent is None else None)

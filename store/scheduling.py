@@ -1,7 +1,7 @@
 """Rows -> what the scheduler decides on: one consistent, frozen snapshot of fleet, quotas, leases and queue.
 
 Owns only the reading. Queued jobs come grouped by class; only open rows are read, so the cost follows the work in hand, not the history.
-Called by scheduler.service (to decide) and api (to estimate). A project without quota rows of its own charges its tenant's node.
+Called by scheduler.service (to decide) and api (to estimate). Which quota node a job charges is store/quota_tree.py.
 """
 
 from __future__ import annotations
@@ -9,25 +9,21 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any
 
-from sqlalchemy import Connection, and_, or_, select
+from sqlalchemy import Connection, and_, select
 
 from domain.slices import DeviceHealth, DeviceMode, Flavor, Slice
 from domain.states import JobState, JobTarget
-from quotas.amount import Amount
-from quotas.tree import NodeKind, Quota, QuotaNode, Tree
+from quotas.tree import Tree
 from scheduler.decision import snapshot as decision
-from store import shapes, tables
+from store import quota_tree, shapes, tables
 
 QUEUE_MAXIMUM = 200_000  # jobs read in one cycle, oldest first; the rest waits for a later cycle
 
 _node = tables.Node.__table__  # type: ignore[attr-defined]
 _device = tables.Device.__table__  # type: ignore[attr-defined]
 _flavor = tables.Flavor.__table__  # type: ignore[attr-defined]
-_place = tables.QuotaNode.__table__  # type: ignore[attr-defined]
-_quota = tables.Quota.__table__  # type: ignore[attr-defined]
 _lease = tables.Lease.__table__  # type: ignore[attr-defined]
 _slice = tables.LeaseSlice.__table__  # type: ignore[attr-defined]
 _part = tables.LeaseNode.__table__  # type: ignore[attr-defined]
@@ -58,18 +54,13 @@ class LoadSnapshot:
         """Return the snapshot and its keys."""
         flavors = _flavors(connection)
         nodes, node_ids, device_ids = _nodes(connection)
-        tree = _tree(connection, self.now_ms)
+        tree = quota_tree.read(connection, self.now_ms)
         running = _running(connection, tree)
         classes, class_ids, answers = _queue(connection, tree)
         snapshot = decision.from_rows(
             now_ms=self.now_ms, policy=self.policy, nodes=nodes, flavors=flavors, tree=tree, running=running, classes=classes
         )
         return Loaded(snapshot, class_ids, node_ids, device_ids, answers)
-
-
-def leaf(tree: Tree, tenant_id: str, project_id: str) -> str:
-    """Return the quota node that a job charges: its project where that has quotas of its own, else its tenant."""
-    return project_id if project_id in tree else tenant_id
 
 
 def _flavors(connection: Connection) -> dict[str, Flavor]:
@@ -105,24 +96,6 @@ def _nodes(connection: Connection) -> tuple[list[decision.Node], dict[str, str],
     return nodes, node_ids, device_ids
 
 
-def _tree(connection: Connection, now_ms: int) -> Tree:
-    in_force = and_(_quota.c.valid_from_ms <= now_ms, or_(_quota.c.valid_until_ms.is_(None), _quota.c.valid_until_ms > now_ms))
-    quotas: dict[str, dict[str, Quota]] = {}
-    for row in connection.execute(select(_quota).where(in_force).order_by(_quota.c.valid_from_ms, _quota.c.created_at_ms, _quota.c.id)):
-        # The newest row that covers the moment wins: later rows of the order replace earlier ones.
-        quotas.setdefault(row.quota_node_id, {})[row.resource] = Quota(
-            Amount(row.nominal),
-            Amount(row.borrowing_limit) if row.borrowing_limit is not None else None,
-            Amount(row.lending_limit) if row.lending_limit is not None else None,
-        )
-    nodes = [
-        QuotaNode(row.id, NodeKind(row.kind), row.parent_id, Fraction(row.weight_milli, 1_000), quotas.get(row.id, {}))
-        for row in connection.execute(select(_place).order_by(_place.c.id))
-        if row.kind != NodeKind.PROJECT or row.id in quotas
-    ]
-    return Tree(nodes)
-
-
 def _running(connection: Connection, tree: Tree) -> list[decision.RunningJob]:
     is_open = _lease.c.released_at_ms.is_(None)
     slices: dict[str, list[Slice]] = {}
@@ -133,8 +106,9 @@ def _running(connection: Connection, tree: Tree) -> list[decision.RunningJob]:
     for lease_id, *rest in connection.execute(statement):
         slices.setdefault(lease_id, []).append(Slice(*rest))
     first_nodes: dict[str, str] = {}
+    in_order = (_part.c.lease_id, _part.c.role, _node.c.name)
     parts = _part.join(_lease, _lease.c.id == _part.c.lease_id).join(_node, _node.c.id == _part.c.node_id)
-    for row in connection.execute(select(_part.c.lease_id, _node.c.name).select_from(parts).where(is_open).order_by(_part.c.role)):
+    for row in connection.execute(select(_part.c.lease_id, _node.c.name).select_from(parts).where(is_open).order_by(*in_order)):
         first_nodes.setdefault(row.lease_id, row.name)
     columns = (_lease, _job.c.seq, _job.c.submitted_at_ms, _job.c.priority, _class.c.shape, _tier.c.is_preemptible)
     joined = _lease.join(_job, _job.c.id == _lease.c.job_id).join(_class, _class.c.id == _job.c.class_id)
@@ -148,7 +122,7 @@ def _running(connection: Connection, tree: Tree) -> list[decision.RunningJob]:
                 job=row.job_id,
                 attempt=row.attempt,
                 lease_id=row.id,
-                tenant=leaf(tree, row.tenant_id, row.project_id),
+                tenant=quota_tree.leaf(tree, row.tenant_id, row.project_id),
                 shape=shape,
                 started_ms=row.granted_at_ms,
                 limit_ms=row.limit_ms + row.grace_ms,
@@ -178,7 +152,7 @@ def _queue(
         if row.id not in jobs:
             continue
         key = decision.ClassKey(
-            tenant=leaf(tree, row.tenant_id, row.project_id),
+            tenant=quota_tree.leaf(tree, row.tenant_id, row.project_id),
             shape=shapes.shape_of(row.shape),
             limit_ms=row.limit_ms,
             priority=row.priority,

@@ -1,0 +1,46 @@
+"""Rows -> the quota tree of one moment, without usage: what the scheduler charges and what a submit is bounded by.
+
+Owns which row is in force (of those that cover the moment, the newest) and which node a job charges: its project where that has quotas
+of its own, else its tenant. The arithmetic is quotas/tree.py. Called by store/scheduling.py, store/catalog.py and, for `leaf`, api.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from fractions import Fraction
+
+from sqlalchemy import Connection, and_, or_, select
+
+from quotas.amount import Amount
+from quotas.tree import NodeKind, Quota, QuotaNode, Tree
+from store import tables
+
+_place = tables.QuotaNode.__table__  # type: ignore[attr-defined]
+_quota = tables.Quota.__table__  # type: ignore[attr-defined]
+
+
+def read(connection: Connection, now_ms: int, *, only: Collection[str] | None = None) -> Tree:
+    """Return the whole tree, or `only` the named nodes, which must not lack a parent among them."""
+    in_force = and_(_quota.c.valid_from_ms <= now_ms, or_(_quota.c.valid_until_ms.is_(None), _quota.c.valid_until_ms > now_ms))
+    rows = select(_quota).where(in_force).order_by(_quota.c.valid_from_ms, _quota.c.created_at_ms, _quota.c.id)
+    places = select(_place).order_by(_place.c.id)
+    if only is not None:
+        rows = rows.where(_quota.c.quota_node_id.in_(sorted(only)))
+        places = places.where(_place.c.id.in_(sorted(only)))
+    quotas: dict[str, dict[str, Quota]] = {}
+    for row in connection.execute(rows):  # later rows of the order replace earlier ones
+        quotas.setdefault(row.quota_node_id, {})[row.resource] = Quota(
+            Amount(row.nominal),
+            Amount(row.borrowing_limit) if row.borrowing_limit is not None else None,
+            Amount(row.lending_limit) if row.lending_limit is not None else None,
+        )
+    return Tree(
+        QuotaNode(row.id, NodeKind(row.kind), row.parent_id, Fraction(row.weight_milli, 1_000), quotas.get(row.id, {}))
+        for row in connection.execute(places)
+        if row.kind != NodeKind.PROJECT or row.id in quotas
+    )
+
+
+def leaf(tree: Tree, tenant_id: str, project_id: str) -> str:
+    """Return the quota node that a job charges: its project where that has quotas of its own, else its tenant."""
+    return project_id if project_id in tree else tenant_id
