@@ -7,17 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sqlalchemy import CheckConstraint, Column, Index, LargeBinary, text
+from sqlalchemy import CheckConstraint, Column, Index, LargeBinary
 from sqlmodel import Field, SQLModel
 
-from domain.states import TERMINAL_STATES, JobState, JobTarget
+from domain.states import JobState, JobTarget
 
 
 def _one_of(column: str, words: Iterable[str]) -> str:
     return f"{column} IN ({', '.join(repr(str(word)) for word in sorted(words))})"
-
-
-IS_OPEN = _one_of("state", set(JobState) - TERMINAL_STATES)
 
 
 class JobClass(SQLModel, table=True):
@@ -46,7 +43,7 @@ class Job(SQLModel, table=True):
     __table_args__ = (
         Index("job_open", "state", "seq"),
         Index("job_by_tenant", "tenant_id", "seq"),
-        Index("job_open_by_tenant", "tenant_id", sqlite_where=text(IS_OPEN), postgresql_where=text(IS_OPEN)),
+        Index("job_by_tenant_and_state", "tenant_id", "state", "seq"),
         CheckConstraint(_one_of("state", JobState), name="job_state_known"),
         CheckConstraint(_one_of("target", JobTarget), name="job_target_known"),
         CheckConstraint("replicas >= 1", name="job_has_replicas"),

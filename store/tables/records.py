@@ -79,7 +79,8 @@ class UsageLine(SQLModel, table=True):
     __tablename__ = "usage_line"
     __table_args__ = (
         UniqueConstraint("lease_id", "kind", "start_ms", name="usage_line_once"),
-        Index("usage_line_by_tenant", "tenant_id", "start_ms"),
+        Index("usage_line_by_tenant", "tenant_id", "end_ms"),
+        Index("usage_line_by_end", "end_ms"),
         CheckConstraint("end_ms >= start_ms", name="usage_line_not_backwards"),
     )
 

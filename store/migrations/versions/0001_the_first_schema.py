@@ -390,14 +390,8 @@ def upgrade() -> None:
     with op.batch_alter_table("job", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_job_class_id"), ["class_id"], unique=False)
         batch_op.create_index("job_by_tenant", ["tenant_id", "seq"], unique=False)
+        batch_op.create_index("job_by_tenant_and_state", ["tenant_id", "state", "seq"], unique=False)
         batch_op.create_index("job_open", ["state", "seq"], unique=False)
-        batch_op.create_index(
-            "job_open_by_tenant",
-            ["tenant_id"],
-            unique=False,
-            sqlite_where=sa.text("state IN ('held', 'queued', 'running', 'starting')"),
-            postgresql_where=sa.text("state IN ('held', 'queued', 'running', 'starting')"),
-        )
 
     op.create_table(
         "lease",
@@ -453,7 +447,8 @@ def upgrade() -> None:
         sa.UniqueConstraint("job_id", "attempt", name="lease_once_per_attempt"),
     )
     with op.batch_alter_table("lease", schema=None) as batch_op:
-        batch_op.create_index("lease_by_tenant", ["tenant_id", "granted_at_ms"], unique=False)
+        batch_op.create_index("lease_by_end", ["ended_at_ms"], unique=False)
+        batch_op.create_index("lease_by_tenant", ["tenant_id", "ended_at_ms"], unique=False)
         batch_op.create_index("lease_open", ["released_at_ms"], unique=False)
         batch_op.create_index(
             "lease_running_once",
@@ -578,7 +573,8 @@ def upgrade() -> None:
         sa.UniqueConstraint("lease_id", "kind", "start_ms", name="usage_line_once"),
     )
     with op.batch_alter_table("usage_line", schema=None) as batch_op:
-        batch_op.create_index("usage_line_by_tenant", ["tenant_id", "start_ms"], unique=False)
+        batch_op.create_index("usage_line_by_end", ["end_ms"], unique=False)
+        batch_op.create_index("usage_line_by_tenant", ["tenant_id", "end_ms"], unique=False)
 
     op.create_table(
         "device_claim",
@@ -605,6 +601,7 @@ def downgrade() -> None:
     op.drop_table("device_claim")
     with op.batch_alter_table("usage_line", schema=None) as batch_op:
         batch_op.drop_index("usage_line_by_tenant")
+        batch_op.drop_index("usage_line_by_end")
 
     op.drop_table("usage_line")
     with op.batch_alter_table("lease_slice", schema=None) as batch_op:
@@ -624,15 +621,12 @@ def downgrade() -> None:
         )
         batch_op.drop_index("lease_open")
         batch_op.drop_index("lease_by_tenant")
+        batch_op.drop_index("lease_by_end")
 
     op.drop_table("lease")
     with op.batch_alter_table("job", schema=None) as batch_op:
-        batch_op.drop_index(
-            "job_open_by_tenant",
-            sqlite_where=sa.text("state IN ('held', 'queued', 'running', 'starting')"),
-            postgresql_where=sa.text("state IN ('held', 'queued', 'running', 'starting')"),
-        )
         batch_op.drop_index("job_open")
+        batch_op.drop_index("job_by_tenant_and_state")
         batch_op.drop_index("job_by_tenant")
         batch_op.drop_index(batch_op.f("ix_job_class_id"))
 
