@@ -83,10 +83,10 @@ class Memory:
         at_ms = self.now_ms
         while at_ms < now_ms:
             end_ms = min((at_ms // length_ms + 1) * length_ms, now_ms)
-            before = self.sums
+            before, is_whole_epoch = self.sums, end_ms - at_ms == length_ms
             self.sums = self._after(rates, end_ms - at_ms, is_epoch_over=end_ms % length_ms == 0)
             at_ms = end_ms
-            if self.sums == before and at_ms % length_ms == 0:
+            if is_whole_epoch and self.sums == before:
                 # From here on every whole epoch gives the same sums, so the rest of a long silence costs nothing.
                 at_ms = max(now_ms // length_ms * length_ms, at_ms)
         self.now_ms = now_ms

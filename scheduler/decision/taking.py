@@ -50,8 +50,9 @@ class Taking:
         found = self._search(entry, option, refusal)
         if found is None:
             return False
+        borrows = self._borrows(entry, option)  # once the victims are gone
         self._undo(found)
-        return choice.when_can_borrow is WhenCanBorrow.BORROW or not self._borrows(entry, option)
+        return choice.when_can_borrow is WhenCanBorrow.BORROW or not borrows
 
     def best(self, entry: Entry, refused: Sequence[tuple[Option, Reason]]) -> tuple[Option, Found] | None:
         """Return the flavor on which the job can start once others have left, with the victims cleared from the later state."""

@@ -91,3 +91,13 @@ def test_blocked_job_of_one_model_does_not_hold_up_another_model(world: World) -
     world.tenant("y", models=("l40s",))
     job = world.job(tenant="y", models=("l40s",), limit_ms=9 * HOUR_MS)
     world.expect(job, on="b")
+
+
+def test_gang_goes_beside_holds_on_several_nodes_where_one_node_would_be_in_the_way(world: World) -> None:
+    for node, busy in (("a", 4), ("b", 6), ("c", 6)):
+        world.node(node)
+        world.runs({node: range(busy)}, limit_ms=HOUR_MS)
+    world.job(gpus=8, priority=2)
+    world.job(gpus=6, replicas=2, priority=1)
+    # The first blocked job holds all of a, the second leaves two over on b and on c: one replica each, not two on one node.
+    world.expect(world.job(gpus=2, replicas=2, limit_ms=9 * HOUR_MS), on=("b", "c"))

@@ -81,3 +81,12 @@ def test_project_chooses_as_its_tenant_says(mixed: World) -> None:
     tenant(mixed, NEXT_BEFORE_BORROWING)
     mixed.project("p", parent="x")
     mixed.expect(mixed.job(models=FLAVORS, tenant="p"), on="b")
+
+
+@pytest.mark.parametrize(("h200", "stops"), [(4, True), (1, False)], ids=["without borrowing", "borrowing"])
+def test_preempting_stops_the_search_only_as_far_as_borrowing_may(mixed: World, h200: int, stops: bool) -> None:
+    mixed.policy = replace(mixed.policy, fair_sharing=True)
+    tenant(mixed, Fungibility(WhenCanBorrow.TRY_NEXT_FLAVOR, WhenCanPreempt.PREEMPT), h200=h200)
+    mixed.runs({"a": range(h200 + 4)}, priority=-1)
+    mixed.job(gpus=2, models=FLAVORS)
+    assert bool(mixed.check().preemptions) is stops

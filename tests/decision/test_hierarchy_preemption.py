@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from domain.reasons import ReasonCode
-from quotas.tree import Preemption, PreemptWithin, Reclaim
+from quotas.tree import BorrowPreempt, Preemption, PreemptWithin, Reclaim
 from scheduler.decision.snapshot import Victims
 from tests.decision.world import World
 
@@ -87,3 +87,13 @@ def test_projects_policy_comes_before_its_tenants(world: World) -> None:
     world.quota_nodes["q"] = replace(world.quota_nodes["q"], preemption=Preemption(PreemptWithin.LOWER_OR_NEWER_EQUAL))
     newer = world.runs({"a": range(4)}, tenant="p", started_ms=0)
     world.expect_preempted(world.job(gpus=2, tenant="q", submitted_ms=-5), newer)
+
+
+def test_lent_quota_comes_back_before_anything_is_taken_by_priority(nested: World) -> None:
+    both = Preemption(reclaim_within_cohort=Reclaim.ANY, borrow_within_cohort=BorrowPreempt.LOWER_PRIORITY)
+    nested.tenant("x", 0, parent="left", preemption=both)
+    nested.runs({"a": [0, 1]}, tenant="y", priority=-9)
+    nested.runs({"a": [2, 3, 4, 5]}, tenant="z", priority=1)
+    lent = nested.runs({"a": [6, 7]}, tenant="z")
+    # left holds 2 of its 4 and takes its own back from z; the job of y is less important, but it stands in left itself.
+    nested.expect_preempted(nested.job(gpus=2, tenant="x"), lent)

@@ -113,6 +113,14 @@ def test_splitting_a_span_of_time_changes_nothing(spans: list[tuple[int, int]], 
     assert whole.past() == split.past()
 
 
+def test_part_of_an_epoch_that_changes_nothing_is_no_rest() -> None:
+    memory, whole = Memory(128, 0), Memory(128, 0)
+    memory.observe(tree(x=1), 3)  # epochs of two: the third millisecond begins one and the fourth ends it
+    memory.observe(tree(x=1), 6)
+    whole.observe(tree(x=1), 6)
+    assert memory.past() == whole.past() == Past({"x": {"gpu": 3}}, 128)
+
+
 def test_share_adds_the_average_to_what_is_borrowed_now() -> None:
     past = Past({"x": {"gpu": 5}}, 64)
     # Epochs of a millisecond: the average is 5 * weight / 2**32.
