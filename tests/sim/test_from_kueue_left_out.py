@@ -119,7 +119,7 @@ def test_flavor_without_quota_of_a_covered_resource_is_named_and_not_permitted()
 
 
 def test_requests_that_quota_does_not_cover_are_named_once_per_queue() -> None:
-    jobs = [workload(name, pods(gpu=1, cpu=1, **RDMA)) for name in ("x", "y")]
+    jobs = [workload("x", pods(gpu=1, cpu=1, **RDMA)), workload("y", pods(gpu=1, cpu=1, **RDMA))]
     uncovered = "workloads ask for cpu, which it does not cover: unless Kueue is told to ignore the resource, it admits none of them"
     assert notes(flavor(), queue("a", H200), *jobs) == [
         f"all.yaml: document 2 (ClusterQueue a): spec.resourceGroups: {uncovered}; the scenario does not limit it",

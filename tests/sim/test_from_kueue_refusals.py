@@ -146,6 +146,7 @@ def test_second_configuration_is_refused() -> None:
         pytest.param("kind: List\napiVersion: v1\nitems: [1]", "f.yaml: document 1: items[0]: must be a mapping, not int", id="no items"),
         pytest.param("a: !!python/object:os.system 1", "f.yaml: document 1: is not YAML", id="a constructor"),
         pytest.param("&a [*a]", "f.yaml: document 1: holds more than", id="a list within itself"),
+        pytest.param("[" * 99 + "]" * 99, "f.yaml: document 1: holds more than 5000000 values or 64 levels", id="brackets by the hundred"),
         pytest.param("[" * 100_000, "f.yaml: document 1: holds more than 1000 levels", id="brackets by the thousand"),
         pytest.param("a: " + "1" * 5000, "f.yaml: document 1: ", id="digits by the thousand"),
         pytest.param("{1: 2, apiVersion: v1, kind: A}", "f.yaml: document 1: has a key that is no text: 1", id="a key that is no text"),

@@ -169,3 +169,13 @@ def test_parts_of_a_gpu_get_a_device_each() -> None:
 def test_nodes_of_a_large_fleet_have_names_of_their_own() -> None:
     found = converted(queue("a", group({"gpu": {GPU: 300}, "gpu-0": {GPU: 1}})), workload("x", pods(40, gpu=8)))
     assert [(node["name"], node.get("count", 1), node["gpus"]) for node in found["nodes"]] == [("gpu", 2, 256), ("node:gpu-0", 1, 1)]
+
+
+def test_cohort_of_v1alpha1_is_read() -> None:
+    cohort = thing("Cohort", "x", {"parent": "y"}, version="kueue.x-k8s.io/v1alpha1")
+    assert converted(cohort)["cohorts"] == [{"name": "x", "parent": "y"}, {"name": "y"}]
+
+
+def test_memory_that_no_quota_limits_is_on_every_node() -> None:
+    found = converted(queue("a", group({"h200": {GPU: 4}})), workload("x", pods(2, gpu=1, memory="1500Mi")))
+    assert found["nodes"] == [{"name": "h200", "gpu_model": "h200", "gpus": 4, "memory_gib": 3}]
