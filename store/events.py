@@ -56,7 +56,6 @@ class EventsAfter:
 
     after: int
     limit: int
-    now_ms: int = 0
     tenant_id: str | None = None
     job_id: str | None = None
 

@@ -31,9 +31,14 @@ WRITE_CONNECTIONS_MAXIMUM = 12
 READ_CONNECTIONS_MAXIMUM = 17  # the store's reading threads, and a reader on an event loop
 POOL_WAIT_SECONDS = 30
 CONNECT_SECONDS = 10
+LOCK_SECONDS = 30  # a command that waits for a row as long as that is refused, as one that waits for SQLite's lock is
+IDLE_SECONDS = 60  # a session that stops in the middle of a transaction (its machine died) is ended: locks and events wait for it
+DEAD_SECONDS = 30  # a server that acknowledges nothing for so long is gone
 QUEUE_MAXIMUM = 20_000
 ATTEMPTS_MAXIMUM = 5
 RETRYABLE_STATES = frozenset({"40001", "40P01"})
+LOCK_NOT_HAD = "55P03"
+IDLE_TOO_LONG = "25P03"
 UNAVAILABLE_CLASSES = frozenset({"08", "53", "57", "58"})  # connection, resources, operator, system: nothing that the command did
 CHANNEL = "terrace_changed"
 RECONNECT_SECONDS = 1.0
@@ -52,7 +57,9 @@ def make_engine(url: str) -> Engine:
         max_overflow=0,
         pool_timeout=POOL_WAIT_SECONDS,
         pool_pre_ping=True,
-        connect_args={"options": "-c synchronous_commit=on -c timezone=UTC", "connect_timeout": CONNECT_SECONDS},
+        connect_args=_connect_args(
+            "synchronous_commit=on", "timezone=UTC", f"lock_timeout={LOCK_SECONDS}s", f"idle_in_transaction_session_timeout={IDLE_SECONDS}s"
+        ),
     )
 
 
@@ -62,8 +69,14 @@ def _make_signal_engine(url: str) -> Engine:
         _with_driver(url),
         poolclass=NullPool,
         isolation_level="AUTOCOMMIT",
-        connect_args={"options": "-c synchronous_commit=off", "connect_timeout": CONNECT_SECONDS},
+        connect_args=_connect_args("synchronous_commit=off"),
     )
+
+
+def _connect_args(*settings: str) -> dict[str, Any]:
+    probes = {"keepalives_idle": DEAD_SECONDS // 3, "keepalives_interval": DEAD_SECONDS // 6, "keepalives_count": 4}
+    options = " ".join(f"-c {setting}" for setting in settings)
+    return {"options": options, "connect_timeout": CONNECT_SECONDS, "tcp_user_timeout": DEAD_SECONDS * 1_000, **probes}
 
 
 def _with_driver(url: str) -> str:
@@ -169,9 +182,12 @@ def as_refusal(engine: Engine, error: Exception) -> StoreBusyError | None:
         return StoreBusyError(
             "store_busy", f"the change met other changes {ATTEMPTS_MAXIMUM} times; nothing was changed", limit=ATTEMPTS_MAXIMUM
         )
+    if state == LOCK_NOT_HAD:
+        return StoreBusyError("store_busy", f"another change held the same rows for {LOCK_SECONDS} s; nothing was changed")
     driver: Any = engine.dialect.dbapi
     original = getattr(error, "orig", error)
-    is_lost = isinstance(original, driver.OperationalError | driver.InterfaceError) and (state is None or state[:2] in UNAVAILABLE_CLASSES)
+    is_driver_error = isinstance(original, driver.OperationalError | driver.InterfaceError)
+    is_lost = state == IDLE_TOO_LONG or (is_driver_error and (state is None or state[:2] in UNAVAILABLE_CLASSES))
     return StoreBusyError("database_unavailable", "the database does not answer; nothing was changed") if is_lost else None
 
 

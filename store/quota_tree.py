@@ -1,7 +1,7 @@
 """Rows -> the quota tree of one moment, without usage: what the scheduler charges and what a submit is bounded by.
 
-Owns which row is in force (of those that cover the moment, the newest) and which node a job charges: its project where that has quotas
-of its own, else its tenant. The arithmetic is quotas/tree.py. Called by store/scheduling.py, store/catalog.py and, for `leaf`, api.
+Owns which row is in force (of those that cover the moment, the newest) and which node a job charges: its project where any project of its
+tenant has quotas of its own, else its tenant. The arithmetic is quotas/tree.py. Called by store/scheduling.py, store/catalog.py and api.
 """
 
 from __future__ import annotations
@@ -34,13 +34,16 @@ def read(connection: Connection, now_ms: int, *, only: Collection[str] | None = 
             Amount(row.borrowing_limit) if row.borrowing_limit is not None else None,
             Amount(row.lending_limit) if row.lending_limit is not None else None,
         )
+    nodes = connection.execute(places).all()
+    # Jobs are charged at leaves: where one project has quotas, its tenant is an inner node and each of its projects a leaf.
+    divided = {row.parent_id for row in nodes if row.kind == NodeKind.PROJECT and row.id in quotas}
     return Tree(
         QuotaNode(row.id, NodeKind(row.kind), row.parent_id, Fraction(row.weight_milli, 1_000), quotas.get(row.id, {}))
-        for row in connection.execute(places)
-        if row.kind != NodeKind.PROJECT or row.id in quotas
+        for row in nodes
+        if row.kind != NodeKind.PROJECT or row.parent_id in divided
     )
 
 
 def leaf(tree: Tree, tenant_id: str, project_id: str) -> str:
-    """Return the quota node that a job charges: its project where that has quotas of its own, else its tenant."""
+    """Return the quota node that a job charges: its project where its tenant's quota is divided among projects, else its tenant."""
     return project_id if project_id in tree else tenant_id

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Query, Request, Response
 
-from api import answers, clock, pages, problem_codes, routing, streams
+from api import answers, pages, problem_codes, routing, streams
 from api.permissions import Needs
 from api.streams import Step
 from domain.states import JobState
@@ -114,7 +114,7 @@ class _EventStream:
     async def step(self) -> Step:
         """Return the next events."""
         last = await self._last()  # asked before the events are, so that none of them can be missed
-        query = EventsAfter(self.after, STREAM_PAGE, clock.now_ms(), tenant_id=self.tenant_id, job_id=self.job_id)
+        query = EventsAfter(self.after, STREAM_PAGE, tenant_id=self.tenant_id, job_id=self.job_id)
         found = await self.store.read(query)
         if found:
             self.after = found[-1].id
@@ -148,7 +148,7 @@ async def read_job_events(
     if streams.is_wanted(request, follow=follow):
         follower = _EventStream(store, streams.last_event_id(request) or after, principal.tenant_id, job_id)
         return streams.respond(request, principal, follower.step)
-    return await _page(store, EventsAfter(after, limit, clock.now_ms(), tenant_id=principal.tenant_id, job_id=job_id))
+    return await _page(store, EventsAfter(after, limit, tenant_id=principal.tenant_id, job_id=job_id))
 
 
 @router.get("/events", response_model=Page[EventAnswer], responses=_STREAM | problem_codes.responses("too_many_streams", "invalid_cursor"))
@@ -163,7 +163,7 @@ async def read_events(
         start = resumed if resumed is not None else after
         follower = _EventStream(store, await store.read(NewestEvent()) if start is None else start, principal.tenant_id)
         return streams.respond(request, principal, follower.step)
-    return await _page(store, EventsAfter(after or 0, limit, clock.now_ms(), tenant_id=principal.tenant_id))
+    return await _page(store, EventsAfter(after or 0, limit, tenant_id=principal.tenant_id))
 
 
 async def _page(store: Store, query: EventsAfter) -> Response:

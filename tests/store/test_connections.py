@@ -15,7 +15,14 @@ from tests.support.gates import AskedTwice, Gate
 from tests.support.statements import Rows, Statement, rows
 
 PRAGMAS = {"synchronous": 2, "foreign_keys": 1, "journal_mode": "wal"}  # 2 = FULL
-SETTINGS = {"synchronous_commit": "on", "TimeZone": "UTC", "transaction_isolation": "read committed", "transaction_read_only": "off"}
+SETTINGS = {
+    "synchronous_commit": "on",
+    "TimeZone": "UTC",
+    "lock_timeout": "30s",
+    "idle_in_transaction_session_timeout": "1min",
+    "transaction_isolation": "read committed",
+    "transaction_read_only": "off",
+}
 
 
 class Told(Rows):

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection
+from sqlalchemy.exc import ProgrammingError
 
 from store import migrate, postgres
 from store.engine import Store
@@ -81,6 +82,27 @@ class StopsHalfWay:
 def test_deadlock_is_tried_again(store: Store, is_hot: bool) -> None:
     assert store.run_blocking(Fails(times=2, is_hot=is_hot)) == 3
     assert rows(store, NAMES) == [("a",)]
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "code"),
+    [
+        ("55P03", "store_busy"),
+        ("25P03", "database_unavailable"),
+        ("53100", "database_unavailable"),
+        ("57P01", "database_unavailable"),
+    ],
+    ids=["a row that is held too long", "a session that was idle too long", "a full disk", "a server that shuts down"],
+)
+def test_trouble_that_the_command_did_not_make_is_a_refusal(store: Store, sqlstate: str, code: str) -> None:
+    with pytest.raises(StoreBusyError, match="nothing was changed") as refused:
+        store.run_blocking(Statement(f"DO $$ BEGIN RAISE EXCEPTION 'trouble' USING ERRCODE = '{sqlstate}'; END $$"))
+    assert refused.value.code == code
+
+
+def test_error_that_the_command_made_is_told_as_it_is(store: Store) -> None:
+    with pytest.raises(ProgrammingError, match="nowhere"):
+        store.run_blocking(Statement("SELECT * FROM nowhere"))
 
 
 def test_attempts_have_a_limit_that_the_refusal_names(store: Store) -> None:

@@ -10,7 +10,7 @@ from domain.jobs import Shape
 from domain.slices import DeviceHealth, DeviceMode, Slice
 from scheduler.decision.decide import decide
 from scheduler.decision.snapshot import ClassKey, Policy
-from store import fleet, jobs
+from store import fleet, identity, jobs
 from store.engine import Store
 from store.scheduling import Loaded, LoadSnapshot
 from tests.store.world import GIB, HOUR_MS, T0_MS, World
@@ -96,6 +96,15 @@ def test_project_with_quota_of_its_own_is_charged_itself(acme: World) -> None:
     assert [item.tenant for item in loaded.snapshot.running] == ["prj_acme"]
     assert [item.key.tenant for item in loaded.snapshot.classes] == ["prj_acme"]
     assert loaded.snapshot.tree.usage("prj_acme", "h200") == 2_000
+
+
+def test_quota_of_one_project_leaves_the_others_their_tenants(acme: World) -> None:
+    acme.run(identity.CreateProject("prj_vision", "acme", "vision", T0_MS))
+    acme.quota("acme", 1, project="vision")
+    job = acme.job()
+    snapshot = load(acme).snapshot
+    assert [start.job for start in decide(snapshot).starts] == [job]
+    assert [item.key.tenant for item in snapshot.classes] == ["prj_acme"]
 
 
 @pytest.mark.parametrize(("at", "expected"), [(9, 8_000), (10, 1_000), (20, 8_000)], ids=["before", "inside", "after"])
