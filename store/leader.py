@@ -61,6 +61,17 @@ class MayLead:
 
 
 @dataclass(frozen=True, slots=True)
+class LastStamp:
+    """The newest time that any leader stamped: decisions of a later one are made at this time or after it."""
+
+    name: str
+
+    def fetch(self, connection: Connection, /) -> int:
+        """Return it, 0 when nobody ever led."""
+        return int(connection.execute(select(_leader.c.last_stamp_ms).where(_leader.c.name == self.name)).scalar() or 0)
+
+
+@dataclass(frozen=True, slots=True)
 class TakeLead:
     """Renew the lead, or take it when nobody holds it or its term of `term_ms` has passed."""
 

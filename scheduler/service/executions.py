@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -39,11 +40,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class _Pause:
-    """No call of this kind for a lease before `delay_ms` have passed since `since_ms`."""
+    """No call of this kind for a lease before `until_seconds` of the stopwatch."""
 
     call: Call
-    since_ms: int
-    delay_ms: int
+    until_seconds: float
 
 
 @dataclass
@@ -52,12 +52,13 @@ class Executions:
 
     executor: Executor
     settings: SchedulerSettings
+    stopwatch: Callable[[], float] = time.monotonic
     _calls: dict[str, tuple[Call, asyncio.Task[Handle | None]]] = field(default_factory=dict)
     _pauses: dict[str, _Pause] = field(default_factory=dict)
     _absent: set[str] = field(default_factory=set)  # forgotten by the executor although they shall run: to be started again
     _stopped: set[str] = field(default_factory=set)  # the executor took our stop, so that no start can come after what it says now
     _status: asyncio.Task[Mapping[str, Status]] | None = None
-    _status_asked_ms: int | None = None
+    _status_asked_seconds: float | None = None
 
     @property
     def under_way(self) -> list[asyncio.Task[Handle | None]]:
@@ -78,7 +79,7 @@ class Executions:
         while due and len(self._calls) < CALLS_MAXIMUM:
             new = []
             while due and len(self._calls) < CALLS_MAXIMUM:
-                new += self._launch(due.popleft(), now_ms)
+                new += self._launch(due.popleft())
             if new:
                 await asyncio.wait(new, timeout=self.settings.call_patience_ms / 1_000)
                 self._harvest(by_id, handles, changes, now_ms)
@@ -93,19 +94,21 @@ class Executions:
             self._absent.discard(lease_id)
             self._stopped.discard(lease_id)
 
-    def _launch(self, lease: OpenLease, now_ms: int) -> list[asyncio.Task[Handle | None]]:
+    def _launch(self, lease: OpenLease) -> list[asyncio.Task[Handle | None]]:
         """Start the call that is due for a lease; return its task, nothing when none is due."""
         call = Call.START if lease.id in self._absent and lease.target == "run" else reconcile.call_due(lease)
-        if call is None or lease.id in self._calls or self._is_paused(lease.id, call, now_ms):
+        if call is None or lease.id in self._calls or self._is_paused(lease.id, call):
             return []
         task = asyncio.create_task(self._call(call, order_of(lease)))
         self._calls[lease.id] = (call, task)
         return [task]
 
-    def _is_paused(self, lease_id: str, call: Call, now_ms: int) -> bool:
+    def _is_paused(self, lease_id: str, call: Call) -> bool:
         pause = self._pauses.get(lease_id)
-        # A clock that was put back ends the pause: asking once more is harmless, never asking again is not.
-        return pause is not None and pause.call is call and 0 <= now_ms - pause.since_ms < pause.delay_ms
+        return pause is not None and pause.call is call and self.stopwatch() < pause.until_seconds
+
+    def _pause(self, lease_id: str, call: Call, delay_ms: int) -> None:
+        self._pauses[lease_id] = _Pause(call, self.stopwatch() + delay_ms / 1_000)
 
     async def _call(self, call: Call, order: Order) -> Handle | None:
         async with asyncio.timeout(self.settings.call_ms_maximum / 1_000):
@@ -121,14 +124,14 @@ class Executions:
             metrics.CALLS.labels(call.value, "done" if error is None else "failed").inc()
             if error is not None:
                 self._failed(leases.get(lease_id), call, error, changes, now_ms)
-                self._pauses[lease_id] = _Pause(call, now_ms, error.delay_ms if isinstance(error, RetryError) else FAILED_CALL_DELAY_MS)
+                self._pause(lease_id, call, error.delay_ms if isinstance(error, RetryError) else FAILED_CALL_DELAY_MS)
             elif call is Call.START:
                 handles[lease_id] = canonical(task.result())
                 self._absent.discard(lease_id)
                 self._pauses.pop(lease_id, None)
             else:
                 self._stopped.add(lease_id)
-                self._pauses[lease_id] = _Pause(call, now_ms, self.settings.stop_again_ms)
+                self._pause(lease_id, call, self.settings.stop_again_ms)
 
     @staticmethod
     def _failed(lease: OpenLease | None, call: Call, error: BaseException, changes: dict[str, Change], now_ms: int) -> None:
@@ -143,10 +146,11 @@ class Executions:
 
     async def _ask_status(self, leases: Sequence[OpenLease], now_ms: int) -> list[Change]:
         """Return what follows from the newest answer; ask anew when the last is old enough."""
-        is_due = self._status_asked_ms is None or not 0 <= now_ms - self._status_asked_ms < self.settings.status_every_ms
+        asked_seconds = self._status_asked_seconds
+        is_due = asked_seconds is None or self.stopwatch() - asked_seconds >= self.settings.status_every_ms / 1_000
         if self._status is None and is_due:
             orders = [order_of(lease) for lease in leases if self._is_worth_asking(lease)]
-            self._status_asked_ms = now_ms
+            self._status_asked_seconds = self.stopwatch()
             if orders:
                 self._status = asyncio.create_task(self._statuses(orders))
                 await asyncio.wait([self._status], timeout=self.settings.call_patience_ms / 1_000)
@@ -180,7 +184,7 @@ class Executions:
             seen = transitions.sighting(lease, status, now_ms=now_ms)
             if seen is not None:
                 changes.append(replace(transitions.follow(lease, seen, now_ms=now_ms), observation_ids=()))
-                self._status_asked_ms = None  # one thing at a time: what the status says beyond it follows in the next cycle
+                self._status_asked_seconds = None  # one thing at a time: what the status says beyond it follows in the next cycle
         return changes
 
     def forget(self) -> None:
@@ -191,7 +195,7 @@ class Executions:
         self._pauses.clear()
         self._absent.clear()
         self._stopped.clear()
-        self._status = self._status_asked_ms = None
+        self._status = self._status_asked_seconds = None
 
 
 def order_of(lease: OpenLease) -> Order:

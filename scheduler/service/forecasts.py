@@ -26,27 +26,24 @@ class Forecaster:
 
     settings: SchedulerSettings
     stopwatch: Callable[[], float] = time.monotonic
-    _made_ms: int | None = None
-    _rest_ms: int = 0
+    _made_seconds: float | None = None
+    _rest_seconds: float = 0.0
     _forecasts: Mapping[ClassKey, Forecast] = field(default_factory=dict)
     _covered: frozenset[ClassKey] = frozenset()
 
-    async def newest(self, loaded: Loaded, plan: Plan, *, now_ms: int) -> Mapping[ClassKey, Forecast]:
+    async def newest(self, loaded: Loaded, plan: Plan) -> Mapping[ClassKey, Forecast]:
         """Return the forecasts of the classes that wait by `plan`, made anew when that is due."""
         waiting = frozenset(item.class_key for item in plan.reasons)
-        if waiting and self._is_due(waiting, now_ms):
-            began = self.stopwatch()
+        if waiting and self._is_due(waiting):
+            began_seconds = self.stopwatch()
             depth = self.settings.policy.forecast_depth
             self._forecasts = await asyncio.to_thread(forecasting.forecast, loaded.snapshot, depth, plan=plan)
-            self._rest_ms = REST_PER_WALK * int((self.stopwatch() - began) * 1_000)
-            self._made_ms, self._covered = now_ms, waiting
+            self._made_seconds, self._covered = self.stopwatch(), waiting
+            self._rest_seconds = REST_PER_WALK * (self._made_seconds - began_seconds)
         return self._forecasts
 
-    def _is_due(self, waiting: frozenset[ClassKey], now_ms: int) -> bool:
-        if self._made_ms is None:
+    def _is_due(self, waiting: frozenset[ClassKey]) -> bool:
+        if self._made_seconds is None:
             return True
-        age_ms = now_ms - self._made_ms
-        if age_ms < 0:  # the clock was put back
-            return True
-        pause_ms = self.settings.forecast_every_ms if waiting <= self._covered else 0
-        return age_ms >= max(pause_ms, self._rest_ms)
+        pause_seconds = self.settings.forecast_every_ms / 1_000 if waiting <= self._covered else 0.0
+        return self.stopwatch() - self._made_seconds >= max(pause_seconds, self._rest_seconds)

@@ -29,7 +29,7 @@ from store.engine import Store
 from store.errors import StaleError
 from store.executions import RecordHandles
 from store.jobs import canonical
-from store.leader import Fence, GiveUpLead, MayLead, TakeLead
+from store.leader import Fence, GiveUpLead, LastStamp, MayLead, TakeLead
 from store.leases import AnswerClasses, ApplyChanges, BindStarts, Change, ClassAnswer, OpenLease, OpenLeases, SliceToBind, StartToBind
 from store.observations import SilentNodes
 from store.scheduling import Loaded, LoadSnapshot
@@ -53,12 +53,13 @@ class Loop:
     new_token: Callable[[], str] = clock.new_token
     stopwatch: Callable[[], float] = time.monotonic
     fence: Fence | None = None
-    _renewed_ms: int = 0
+    _renewed_seconds: float = 0.0
+    _stamped_ms: int = 0
     _executions: Executions = field(init=False)
     _forecaster: Forecaster = field(init=False)
 
     def __post_init__(self) -> None:
-        self._executions = Executions(self.executor, self.settings)
+        self._executions = Executions(self.executor, self.settings, self.stopwatch)
         self._forecaster = Forecaster(self.settings, self.stopwatch)
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -91,7 +92,8 @@ class Loop:
         if fence is None:
             return False
         with metrics.CYCLE_SECONDS.time():
-            now_ms = self.now_ms()
+            # What is decided holds at the time that is stamped, so both stand still while a clock that was put back catches up.
+            now_ms = self._stamped_ms = max(self.now_ms(), self._stamped_ms)
             applied = await observe.apply_observations(self.store, fence, now_ms=now_ms)
             metrics.OBSERVATIONS.inc(applied.count)
             leases = await self._reconcile(fence, now_ms)
@@ -104,18 +106,21 @@ class Loop:
         return True
 
     async def _lead(self) -> Fence | None:
-        now_ms = self.now_ms()
-        if self.fence is not None and 0 <= now_ms - self._renewed_ms < self.settings.term_ms // 3:
+        """Return the fence to write under, renewed or taken where that is due; None while another process leads."""
+        now_ms, term_ms = self.now_ms(), self.settings.term_ms
+        if self.fence is not None and self.stopwatch() - self._renewed_seconds < term_ms / 3_000:
             return self.fence
-        if self.fence is None and not await self.store.read(MayLead(LEADER, self.holder, now_ms, self.settings.term_ms)):
+        if self.fence is None and not await self.store.read(MayLead(LEADER, self.holder, now_ms, term_ms)):
             return None
-        fence = await self.store.run(TakeLead(LEADER, self.holder, now_ms, self.settings.term_ms))
+        self._renewed_seconds = self.stopwatch()
+        fence = await self.store.run(TakeLead(LEADER, self.holder, now_ms, term_ms))
         if fence != self.fence:
             self._lost_lead()
-        self.fence, self._renewed_ms = fence, now_ms
-        metrics.LEADING.set(0 if fence is None else 1)
         if fence is not None:
             await self.store.run(SilentNodes(fence, now_ms, self.settings.node_lost_after_ms))
+            self._stamped_ms = max(self._stamped_ms, await self.store.read(LastStamp(LEADER)))
+        self.fence = fence
+        metrics.LEADING.set(0 if fence is None else 1)
         return fence
 
     def _lost_lead(self) -> None:
@@ -180,7 +185,7 @@ class Loop:
         )
 
     async def _answer(self, fence: Fence, loaded: Loaded, plan: Plan, now_ms: int) -> None:
-        forecasts = await self._forecaster.newest(loaded, plan, now_ms=now_ms)
+        forecasts = await self._forecaster.newest(loaded, plan)
         _count_queue(loaded, plan)
         answers = [answer for reason in plan.reasons if (answer := _changed(reason, loaded, forecasts)) is not None]
         if answers:

@@ -34,7 +34,7 @@ class Agent:
 
 async def begin(store: Store, **job: Any) -> tuple[Fleet, str, Agent]:
     """Return a world, its job, which is leased, and the agent that speaks of it."""
-    world = await Fleet(store, executor=NodesExecutor(store)).begin()
+    world = await Fleet(store, executor=lambda _: NodesExecutor(store)).begin()
     job_id = await world.submit(**job)
     await world.settle()
     (lease,) = await world.leases(job_id)

@@ -74,7 +74,9 @@ class Orders:
 class Fleet:
     """The world of one test. `await begin()` first; names stand for themselves."""
 
-    def __init__(self, store: Store, *, settings: SchedulerSettings | None = None, executor: Executor | None = None) -> None:
+    def __init__(
+        self, store: Store, *, settings: SchedulerSettings | None = None, executor: Callable[[Executor], Executor] = lambda fake: fake
+    ) -> None:
         self.store = store
         self.settings = settings or SchedulerSettings()
         self.now_ms = T0_MS
@@ -82,7 +84,7 @@ class Fleet:
         self.scripts: dict[str, Sequence[Script]] = {}  # of a job's attempts; the last one repeats
         self.fake = FakeExecutor(store, now_ms=lambda: self.now_ms, script=self._script)
         self.orders = Orders(self.fake)
-        self._executor = executor or self.orders
+        self._executor = executor(self.orders)
         self.silent: set[str] = set()
         self._numbers = itertools.count(1)
         self._nodes: dict[str, int] = {}
@@ -200,6 +202,7 @@ class Fleet:
     async def pass_time(self, ms: int) -> None:
         """Let time pass; agents send heartbeats and report what has happened by then."""
         self.now_ms += ms
+        self.stopwatch_seconds += ms / 1_000
         for node in self._nodes:
             if node not in self.silent:
                 await self.store.run(AcceptReports(node, "heartbeats", [], [], self.now_ms, log_bytes_per_attempt_maximum=0))
