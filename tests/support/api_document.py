@@ -10,7 +10,7 @@ import functools
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,7 +33,7 @@ class Operation:
     name: str
     method: str
     path: str
-    described: Mapping[str, Any]
+    described: Mapping[str, Any] = field(repr=False)
 
     @property
     def is_gated(self) -> bool:
