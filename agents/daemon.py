@@ -9,51 +9,44 @@ killed, and once its processes are proven gone it is reported lost. Called by th
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextlib
 import fcntl
 import os
-import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import structlog
 
+from agents import checkpoints
 from agents import devices as device_values
 from agents.device_selection import open_device_set
-from agents.devices import DeviceSet
+from agents.devices import DeviceSample, DeviceSet
 from agents.exporter import Exporter
-from agents.lease_runs import LeaseRun, ProcessTree, Surroundings, report_when_idle
 from agents.link import Link, LinkDownError, LinkError
 from agents.reporting import Backoff, Reporter
+from agents.roster import Roster
 from agents.sample_log import SampleLog
-from agents.sandbox import handles, machine, supervise
-from agents.sandbox.spec import SandboxHandle, SandboxSettings
+from agents.sandbox import machine, supervise
 from agents.settings import AgentSettings
-from agents.spool import LeaseMemory, Spool
+from agents.spool import Spool, SpoolBusyError
+from agents.surroundings import ProcessTree, Surroundings
 from agents.telemetry import Telemetry
 from domain.slices import DeviceHealth
-from terrace.models.agents import Assignment, DeviceReport, InventoryReport
+from terrace.models.agents import DeviceReport, InventoryReport
 
-KILL_EVERY_SECONDS = 0.2
+# Threads for what may block: one lease that deletes a large directory must not keep another from being watched.
+WORKERS = 32
 
 log = structlog.get_logger()
 
 
 class AgentError(Exception):
     """The agent cannot start; the message says what to change."""
-
-
-def sandbox_settings(settings: AgentSettings) -> SandboxSettings:
-    """Return how leases run on this machine."""
-    return SandboxSettings(
-        state_dir=settings.state_dir,
-        isolation=settings.isolation,
-        runtime_path=settings.runtime_path,
-        hidden_paths=settings.hidden_paths,
-    )
 
 
 async def run(settings: AgentSettings, stop: asyncio.Event) -> None:
@@ -64,7 +57,8 @@ async def run(settings: AgentSettings, stop: asyncio.Event) -> None:
     """
     settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _only_agent(settings.state_dir):
-        lease_settings = sandbox_settings(settings)
+        asyncio.get_running_loop().set_default_executor(concurrent.futures.ThreadPoolExecutor(WORKERS, thread_name_prefix="agent"))
+        lease_settings = settings.sandbox
         runtime_path = str(settings.runtime_path) if settings.runtime_path else None
         await asyncio.to_thread(machine.job_environment, settings.job_python, runtime_path)
         uid = lease_settings.lease_uid_base if os.geteuid() == 0 else None
@@ -115,27 +109,27 @@ class Agent:
             now_ms=now_ms,
             wake=self._reporter.wake,
         )
-        self._runs: dict[str, LeaseRun] = {}
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._retold: set[str] = set()
+        self._roster = Roster(self._around)
         self._health: dict[str, DeviceHealth] = {}
+        self._pruned_ms: int | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop`, then end every lease and say so."""
         exporter = self._serve_metrics()
-        self._end_earlier_leases()
+        self._roster.end_earlier()
         loops = [asyncio.create_task(loop) for loop in (self._pull(), self._reporter.run(), self._sample())]
-        stopped = asyncio.create_task(stop.wait())
+        stopped: asyncio.Future[Any] = asyncio.create_task(stop.wait())
         try:
-            await asyncio.wait([*loops, stopped], return_when=asyncio.FIRST_COMPLETED)
-            for loop in loops:
-                if loop.done():
-                    loop.result()  # a loop ends only by failing, which ends the agent: its supervisor starts it anew
+            parts: list[asyncio.Future[None]] = [*loops, self._roster.failed]
+            await asyncio.wait([*parts, stopped], return_when=asyncio.FIRST_COMPLETED)
+            for part in parts:
+                if part.done():
+                    part.result()  # a part ends only by failing, which ends the agent: its supervisor starts it anew
         finally:
             stopped.cancel()
             loops[0].cancel()
             loops[2].cancel()
-            await self._end_leases()
+            await self._roster.stop_all(grace_ms=self.settings.stop_grace_ms, seconds_maximum=self.settings.stop_seconds_maximum)
             loops[1].cancel()
             await asyncio.gather(*loops, return_exceptions=True)
             await self._reporter.flush(self.settings.flush_seconds_maximum)
@@ -153,25 +147,31 @@ class Agent:
         """Follow the node's assignments; after every silence of the service say again what this node has."""
         backoff = Backoff(self.settings.backoff_minimum_ms, self.settings.backoff_maximum_ms)
         cursor: str | None = None
-        is_known = is_pruned = False
+        is_known = False
         while True:
             try:
                 if not is_known:
                     await self._link.send_inventory(self._inventory())
+                    self._health.clear()  # a device's health is told to a service that knows the device
                     is_known = True
                 answer = await self._link.assignments(cursor)
-            except LinkError as error:
+                cursor = None
+                await self._roster.follow(answer.items)
+            except (LinkError, SpoolBusyError) as error:
                 is_known = is_known and not isinstance(error, LinkDownError)
                 wait_seconds = backoff.failed()
-                log.warning("the service gives no assignments", error=str(error), next_try_seconds=wait_seconds)
+                log.warning("assignments cannot be followed", error=str(error), next_try_seconds=wait_seconds)
                 await asyncio.sleep(wait_seconds)
                 continue
             backoff.succeeded()
             cursor = answer.cursor
-            self.follow(answer.items)
-            if not is_pruned:
-                is_pruned = True
-                await asyncio.to_thread(self._prune_checkpoints, {item.job_id for item in answer.items})
+            await self._prune({item.job_id for item in answer.items} | self._roster.job_ids)
+
+    async def _prune(self, jobs: set[str]) -> None:
+        now_ms = self._around.monotonic_ms()
+        if self._pruned_ms is None or now_ms - self._pruned_ms >= self.settings.prune_every_ms:
+            self._pruned_ms = now_ms
+            await asyncio.to_thread(checkpoints.prune, self.settings, jobs=jobs, now_ms=self._around.now_ms())
 
     def _inventory(self) -> InventoryReport:
         return InventoryReport(
@@ -191,99 +191,30 @@ class Agent:
                 )
                 for device in self._around.devices.values()
             ],
-            leases_alive=sorted(self._runs),
+            leases_alive=self._roster.lease_ids,
         )
-
-    def follow(self, assignments: Sequence[Assignment]) -> None:
-        """Do what the newest assignments ask: start what is new, stop what shall stop or is not named any more."""
-        named = {item.lease_id: item for item in assignments}
-        for item in assignments:
-            if item.lease_id in self._runs:
-                if item.target == "stop":
-                    self._runs[item.lease_id].stop(item.grace_ms)
-            else:
-                self._begin(item)
-        for lease_id, lease_run in self._runs.items():
-            if lease_id not in named:
-                lease_run.stop(lease_run.assignment.grace_ms)
-        self.spool.forget_leases_but(set(named))
-
-    def _begin(self, item: Assignment) -> None:
-        memory, _ = self.spool.memory_of(item.lease_id)
-        if memory is LeaseMemory.UNKNOWN:
-            self.spool.take(item.lease_id, [part.device_uuid for part in item.slices])
-            lease_run = self._runs[item.lease_id] = LeaseRun(item, self._around)
-            if item.target == "stop":
-                lease_run.stop(item.grace_ms)
-            self._tasks[item.lease_id] = asyncio.create_task(self._run_lease(lease_run))
-        elif memory is LeaseMemory.GONE and item.lease_id not in self._retold:
-            self._retold.add(item.lease_id)  # the report of it may have been lost with the service's database; once per boot is enough
-            self.spool.report_gone(item.lease_id, observed_at_ms=self._around.now_ms())
-            self._reporter.wake()
-
-    async def _run_lease(self, lease_run: LeaseRun) -> None:
-        lease_id = lease_run.lease_id
-        try:
-            await lease_run.run()
-        except Exception:
-            log.exception("a lease's supervision failed; its processes are killed", lease=lease_id)
-            await self._end_lost(lease_id, [item.device_uuid for item in lease_run.assignment.slices], "its supervision failed")
-        finally:
-            self._runs.pop(lease_id, None)
-            self._tasks.pop(lease_id, None)
-
-    def _end_earlier_leases(self) -> None:
-        """Start killing and proving gone whatever boots before this one have left."""
-        earlier = self.spool.taken_before()
-        for handle in handles.leftovers(sandbox_settings(self.settings)):
-            earlier.setdefault(handle.lease_id, ())
-        for lease_id, device_uuids in earlier.items():
-            told = "the node's agent was restarted and its leases ended with it"
-            self._tasks[lease_id] = asyncio.create_task(self._end_lost(lease_id, device_uuids, told))
-
-    async def _end_lost(self, lease_id: str, device_uuids: Sequence[str], message: str) -> None:
-        handle = self._handle_of(lease_id)
-        while handle is not None and not await asyncio.to_thread(supervise.end_leftover, handle):  # noqa: ASYNC110  # the kernel sets no event
-            await asyncio.sleep(KILL_EVERY_SECONDS)
-        if self.spool.memory_of(lease_id)[0] is not LeaseMemory.GONE:
-            self._around.report("lost", lease_id, message=message)
-            await report_when_idle(lease_id, device_uuids, self._around)
-        if handle is not None:
-            with contextlib.suppress(OSError):
-                await asyncio.to_thread(supervise.discard, handle)
-
-    def _handle_of(self, lease_id: str) -> SandboxHandle | None:
-        left = handles.leftovers(sandbox_settings(self.settings))
-        return next((handle for handle in left if handle.lease_id == lease_id), None)
 
     async def _sample(self) -> None:
         while True:
             snapshot = await asyncio.to_thread(self.telemetry.sample, self._around.now_ms())
             for sample in snapshot.samples:
-                health = device_values.health(sample)
-                before = self._health.get(sample.uuid, DeviceHealth.HEALTHY)
-                self._health[sample.uuid] = health
-                if health is not before:
-                    detail = f"{sample.fault.code.value} {sample.fault.number}" if sample.fault else None
-                    self._around.report("device_health", None, device_uuid=sample.uuid, health=health.value, detail=detail)
+                try:
+                    await self._tell_health(sample)
+                except SpoolBusyError as error:  # the next round tells it
+                    log.error("a device's health cannot be kept now", device=sample.uuid, error=str(error))
             await asyncio.sleep(self.settings.sample_ms / 1_000)
 
-    async def _end_leases(self) -> None:
-        for lease_run in self._runs.values():
-            grace_ms = min(lease_run.assignment.grace_ms, self.settings.stop_grace_ms)
-            lease_run.stop(grace_ms, because_agent_stops=True)
-        tasks = list(self._tasks.values())
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=self.settings.stop_seconds_maximum)
-            for task in late:  # the spool knows these leases: the next boot proves them gone
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
-
-    def _prune_checkpoints(self, jobs: set[str]) -> None:
-        folder = self.settings.state_dir / "checkpoints"
-        if not folder.is_dir():
+    async def _tell_health(self, sample: DeviceSample) -> None:
+        """Report the health of a device when it changed, and once after every inventory: the service may remember another."""
+        is_unproven = sample.uuid in self._around.unproven
+        health = DeviceHealth.QUARANTINED if is_unproven else device_values.health(sample)
+        if self._health.get(sample.uuid) is health:
             return
-        for entry in os.scandir(folder):
-            age_ms = self._around.now_ms() - entry.stat(follow_symlinks=False).st_mtime_ns // 1_000_000
-            if entry.name not in jobs and age_ms > self.settings.checkpoints_kept_ms:
-                shutil.rmtree(entry.path, ignore_errors=True)
+        detail = "not idle after its lease ended" if is_unproven else None
+        if sample.fault is not None:
+            detail = f"{sample.fault.code.value} {sample.fault.number}"
+        data = {"device_uuid": sample.uuid, "health": health.value, "detail": detail}
+        now_ms = self._around.now_ms()
+        await asyncio.to_thread(lambda: self.spool.add("device_health", None, data, observed_at_ms=now_ms))
+        self._health[sample.uuid] = health
+        self._reporter.wake()

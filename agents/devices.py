@@ -101,7 +101,10 @@ class MigTable:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """One physical (or simulated) GPU of this node, as the inventory reports it; `mig` is None where MIG is not offered."""
+    """One physical (or simulated) GPU of this node, as the inventory reports it; `mig` is None where MIG is not offered.
+
+    `node_path` is its file below /dev, None where it has none or the driver does not tell: who can open that can use the device.
+    """
 
     uuid: str
     index: int
@@ -110,6 +113,7 @@ class Device:
     memory_bytes: int
     serial: str | None
     pci_bus_id: str | None
+    node_path: str | None
     mig: MigTable | None
     is_mig_enabled: bool
     is_simulated: bool

@@ -3,75 +3,40 @@
 Owns the order of things: archive fetched, process tree started, watched, stopped, proven gone, devices proven idle, reported. What is seen
 goes to the spool and nowhere else. Does not own the process tree (sandbox/), the lease table (telemetry.py) or which leases there
 are (daemon.py, which wrote the lease down before). A lease that fails before it has a process ends as any other: exited, then gone.
+
+While the disk is full, output and progress are lost (with a note), the beginning and the end of a lease wait in memory, and a lease that is
+over gives its own directory back first.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
-from agents import idleness, shares
-from agents.devices import Device, DeviceError, DeviceSet
-from agents.link import Link, LinkDownError, LinkRefusedError
+from agents import checkpoints, shares
+from agents.devices import DeviceError
+from agents.link import ArchiveDamagedError, LinkDownError, LinkRefusedError
+from agents.release import report_when_idle
 from agents.reporting import Backoff
-from agents.sandbox.spec import EventKind, LeaseSpec, SandboxError, SandboxEvent, SandboxHandle
+from agents.sandbox.launch import LEASE_ID
+from agents.sandbox.spec import EventKind, LeaseSpec, SandboxError, SandboxEvent
 from agents.settings import AgentSettings
 from agents.shares import Machine
-from agents.spool import Spool
-from agents.telemetry import LeasedSlice, LeaseTableError, Telemetry
-from domain.slices import DeviceHealth
+from agents.spool import DROPPED_NOTE, SpoolBusyError
+from agents.surroundings import ProcessTree, Surroundings
+from agents.telemetry import LeasedSlice, LeaseTableError
 from terrace.models.agents import Assignment
 
 MESSAGE_CHARACTERS_MAXIMUM = 2_000
 OUTPUT_CHARACTERS_MAXIMUM = 16_384  # of one report; at four bytes a character this is what the service takes at once
+DAMAGED_ARCHIVES_MAXIMUM = 3
+LOSSLESS = frozenset({EventKind.STARTED, EventKind.EXITED, EventKind.GONE})
 
 log = structlog.get_logger()
-
-
-class ProcessTree(Protocol):
-    """What runs a lease: `agents.sandbox.supervise.Sandbox`, or a stand-in for tests."""
-
-    def start(self, spec: LeaseSpec, /) -> SandboxHandle:
-        """Start and return at once; SandboxError when this machine cannot."""
-
-    def poll(self) -> list[SandboxEvent]:
-        """Return what happened since the last call; the last event ever is GONE."""
-
-    def stop(self, grace_ms: int, /) -> None:
-        """Give notice now and kill after `grace_ms`."""
-
-    def kill(self) -> None:
-        """Kill the whole tree now."""
-
-    def discard(self) -> None:
-        """Delete the lease's directory, after GONE."""
-
-
-@dataclass(slots=True)
-class Surroundings:
-    """What all leases of an agent share."""
-
-    settings: AgentSettings
-    link: Link
-    spool: Spool
-    telemetry: Telemetry
-    device_set: DeviceSet
-    devices: Mapping[str, Device]
-    make_tree: Callable[[], ProcessTree]
-    now_ms: Callable[[], int] = field(default=lambda: time.time_ns() // 1_000_000)
-    wake: Callable[[], None] = field(default=lambda: None)
-
-    def report(self, kind: str, lease_id: str | None, **data: Any) -> None:
-        """Keep a report and have it sent."""
-        self.spool.add(kind, lease_id, data, observed_at_ms=self.now_ms())
-        self.wake()
 
 
 class NotStartableError(Exception):
@@ -93,6 +58,7 @@ class LeaseRun:
         self._stop_asked = asyncio.Event()
         self._is_ours_to_blame = False
         self._has_exited = False
+        self._is_output_missing = False
         self._output_bytes = 0
 
     @property
@@ -115,7 +81,9 @@ class LeaseRun:
         try:
             await self._start()
         except NotStartableError as error:
-            self._report_exit({"exit_code": None, "failure_class": error.failure_class, "message": str(error)})
+            data = {"exit_code": None, "failure_class": error.failure_class, "message": str(error)[:MESSAGE_CHARACTERS_MAXIMUM]}
+            kind, told = self._ending(data)
+            await self._around.report(kind, self.lease_id, told)
         else:
             await self._watch()
         await report_when_idle(self.lease_id, [item.device_uuid for item in self.assignment.slices], self._around)
@@ -125,6 +93,8 @@ class LeaseRun:
         asked = self.assignment
         if asked.role != "head":
             raise NotStartableError("platform", "this agent runs whole leases only; a gang over several machines needs a newer one")
+        if not LEASE_ID.fullmatch(asked.lease_id) or not LEASE_ID.fullmatch(asked.job_id):
+            raise NotStartableError("platform", "lease_id, job_id: name folders, so letters, digits, '_', '.' and '-' only, at most 63")
         await asyncio.to_thread(self._bind)
         try:
             spec = await self._prepare()
@@ -132,13 +102,15 @@ class LeaseRun:
                 raise NotStartableError("platform", "stopped before it was started")
             tree = self._around.make_tree()
             handle = await asyncio.to_thread(tree.start, spec)
-        except (SandboxError, OSError) as error:
-            raise NotStartableError("platform", f"{error}"[:MESSAGE_CHARACTERS_MAXIMUM]) from error
+        except SandboxError as error:
+            raise NotStartableError(error.failure_class.value, str(error)) from error
+        except OSError as error:
+            raise NotStartableError("platform", str(error)) from error
         finally:
             self._remove_inputs()
         self._tree = tree
         with contextlib.suppress(LeaseTableError):  # it ended already; the watch will say so
-            self._around.telemetry.attach(self.lease_id, root_process_id=handle.pid)
+            await asyncio.to_thread(self._around.telemetry.attach, self.lease_id, root_process_id=handle.pid)
         if self._stop_grace_ms is not None:
             tree.stop(self._stop_grace_ms)
 
@@ -183,23 +155,33 @@ class LeaseRun:
             archive_path=str(archive) if archive else None,
             requirements_path=str(requirements) if requirements else None,
             job_python=settings.job_python,
-            checkpoint_dir=str(checkpoint_dir(settings, asked.job_id)),
+            checkpoint_dir=str(checkpoints.directory(settings, asked.job_id)),
             token=asked.token,
             limit_ms=asked.limit_ms,
             grace_ms=asked.grace_ms,
             start_timeout_ms=settings.start_timeout_ms,
+            hidden_device_paths=self._other_devices(),
         )
+
+    def _other_devices(self) -> tuple[str, ...]:
+        """Return the device nodes of the machine that are not the lease's: naming devices in a variable keeps nobody out of the others."""
+        mine = {item.device_uuid for item in self.assignment.slices}
+        return tuple(device.node_path for device in self._around.devices.values() if device.node_path and device.uuid not in mine)
 
     async def _fetch(self, target: Path, sha256: str) -> None:
         settings = self._around.settings
         backoff = Backoff(settings.backoff_minimum_ms, settings.backoff_maximum_ms)
+        damaged = 0
         while self._stop_grace_ms is None:
             try:
                 await self._around.link.fetch_archive(self.assignment.tenant_id, sha256, target)
                 return
             except LinkRefusedError as error:
-                raise NotStartableError("platform", f"archive: {error}"[:MESSAGE_CHARACTERS_MAXIMUM]) from error
+                raise NotStartableError("platform", f"archive: {error}") from error
             except LinkDownError as error:
+                damaged += isinstance(error, ArchiveDamagedError)
+                if damaged >= DAMAGED_ARCHIVES_MAXIMUM:
+                    raise NotStartableError("platform", f"archive: damaged {damaged} times: {error}") from error
                 log.warning("an archive is not to be had yet", lease=self.lease_id, error=str(error))
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stop_asked.wait(), backoff.failed())
@@ -207,35 +189,55 @@ class LeaseRun:
 
     async def _watch(self) -> None:
         assert self._tree is not None  # noqa: S101  # _start made it
+        waiting: list[SandboxEvent] = []
         while True:
-            for event in await asyncio.to_thread(self._tree.poll):
-                if event.kind is EventKind.GONE:
-                    return
-                self._take(event)
+            waiting += await asyncio.to_thread(self._tree.poll)
+            is_gone = bool(waiting) and waiting[-1].kind is EventKind.GONE
+            try:
+                await asyncio.to_thread(self._keep, waiting)
+                waiting.clear()
+                self._around.wake()
+            except SpoolBusyError as error:
+                log.error("what was seen of a lease cannot be kept now", lease=self.lease_id, error=str(error))
+                self._is_output_missing = self._is_output_missing or any(event.kind is EventKind.LOG for event in waiting)
+                waiting = [event for event in waiting if event.kind in LOSSLESS]
+                if is_gone:
+                    await asyncio.to_thread(self._tidy)
+            if is_gone and not waiting:
+                return
             await asyncio.sleep(self._around.settings.watch_ms / 1_000)
 
-    def _take(self, event: SandboxEvent) -> None:
-        around = self._around
-        if event.kind is EventKind.LOG:
-            # Offsets of the text as it is kept: what was no UTF-8 became longer on its way here.
-            text = str(event.data["text"])
-            for first in range(0, len(text), OUTPUT_CHARACTERS_MAXIMUM):
-                piece = text[first : first + OUTPUT_CHARACTERS_MAXIMUM]
-                self._output_bytes = around.spool.add_output(self.lease_id, self._output_bytes, piece, observed_at_ms=event.at_ms)
-            around.wake()
-        elif event.kind is EventKind.EXITED:
-            self._report_exit(event.data, at_ms=event.at_ms)
-        elif event.kind in (EventKind.STARTED, EventKind.PROGRESS):
-            around.spool.add(event.kind.value, self.lease_id, event.data, observed_at_ms=event.at_ms)
-            around.wake()
-        else:
-            log.info("lease", lease=self.lease_id, kind=event.kind.value, **event.data)
+    def _keep(self, events: list[SandboxEvent]) -> None:
+        """Write down what happened, all of it or, with SpoolBusyError, nothing."""
+        around, output_bytes, is_output_missing = self._around, self._output_bytes, self._is_output_missing
+        with around.spool.together():
+            for event in events:
+                if event.kind is EventKind.LOG:
+                    text = DROPPED_NOTE + event.data["text"] if is_output_missing else event.data["text"]
+                    is_output_missing = False
+                    output_bytes = self._keep_output(text, output_bytes, event.at_ms)
+                elif event.kind is EventKind.EXITED:
+                    kind, told = self._ending(event.data)
+                    around.spool.add(kind, self.lease_id, told, observed_at_ms=event.at_ms)
+                elif event.kind in (EventKind.STARTED, EventKind.PROGRESS):
+                    around.spool.add(event.kind.value, self.lease_id, event.data, observed_at_ms=event.at_ms)
+                elif event.kind is not EventKind.GONE:
+                    log.info("lease", lease=self.lease_id, kind=event.kind.value, **event.data)
+        self._output_bytes, self._is_output_missing = output_bytes, is_output_missing
 
-    def _report_exit(self, data: dict[str, Any], *, at_ms: int | None = None) -> None:
+    def _keep_output(self, text: str, offset: int, at_ms: int) -> int:
+        """Keep output in pieces; return the offset after it. Offsets are of the text as it is kept: what was no UTF-8 grew on its way."""
+        for first in range(0, len(text), OUTPUT_CHARACTERS_MAXIMUM):
+            piece = text[first : first + OUTPUT_CHARACTERS_MAXIMUM]
+            offset = self._around.spool.add_output(self.lease_id, offset, piece, observed_at_ms=at_ms)
+        return offset
+
+    def _ending(self, data: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """Return (kind, data) of the report of the end. One that the agent's own stop brought about is a loss: the job runs again."""
         self._has_exited = True
-        kind, told = ("lost", {"message": "the node's agent was stopped"}) if self._is_ours_to_blame else ("exited", data)
-        self._around.spool.add(kind, self.lease_id, told, observed_at_ms=self._around.now_ms() if at_ms is None else at_ms)
-        self._around.wake()
+        if self._is_ours_to_blame and data.get("was_stopped", True):
+            return "lost", {"message": "the node's agent was stopped"}
+        return "exited", {name: data[name] for name in ("exit_code", "failure_class", "message")}
 
     def _remove_inputs(self) -> None:
         for path in inputs_dir(self._around.settings).glob(f"{self.lease_id}.*"):
@@ -250,41 +252,6 @@ class LeaseRun:
             log.warning("a lease's directory stays", lease=self.lease_id, error=str(error))
 
 
-async def report_when_idle(lease_id: str, device_uuids: Sequence[str], around: Surroundings) -> None:
-    """Report a lease whose processes are gone as gone, once nobody uses its devices. One that stays busy is reported and not free."""
-    started_ms = around.now_ms()
-    suspects: list[str] = []
-    while not (proof := await asyncio.to_thread(_prove, lease_id, device_uuids, around)).is_idle:
-        if not suspects and around.now_ms() - started_ms >= around.settings.suspect_after_ms:
-            for obstacle in proof.obstacles:
-                log.error("a device is not free", lease=lease_id, device=obstacle.device_uuid, reason=obstacle.reason.value)
-            suspects = sorted({obstacle.device_uuid for obstacle in proof.obstacles if obstacle.device_uuid is not None})
-            _report_health(around, suspects, DeviceHealth.QUARANTINED)
-        await asyncio.sleep(around.settings.prove_every_ms / 1_000)
-    _report_health(around, suspects, DeviceHealth.HEALTHY)
-    await asyncio.to_thread(around.telemetry.release, lease_id, now_ms=around.now_ms())
-    around.spool.report_gone(lease_id, observed_at_ms=around.now_ms())
-    around.wake()
-
-
-def _prove(lease_id: str, device_uuids: Sequence[str], around: Surroundings) -> idleness.IdleProof:
-    try:
-        return around.telemetry.prove_idle(lease_id, now_ms=around.now_ms())
-    except LeaseTableError:  # it never got into the table, or an earlier boot of the agent had it there
-        known = [device_uuid for device_uuid in device_uuids if device_uuid in around.devices]
-        return idleness.prove(around.device_set, known, live_process_ids=())
-
-
-def _report_health(around: Surroundings, device_uuids: Sequence[str], health: DeviceHealth) -> None:
-    for device_uuid in device_uuids:
-        around.report("device_health", None, device_uuid=device_uuid, health=health.value, detail="not idle after its lease ended")
-
-
 def inputs_dir(settings: AgentSettings) -> Path:
     """Return the folder for archives and requirements on their way into a lease."""
     return settings.state_dir / "inputs"
-
-
-def checkpoint_dir(settings: AgentSettings, job_id: str) -> Path:
-    """Return the directory that every attempt of a job on this node gets."""
-    return settings.state_dir / "checkpoints" / job_id

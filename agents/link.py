@@ -10,12 +10,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
+from pydantic import BaseModel, ValidationError
 
 from agents.settings import AgentSettings
 from terrace.models.agents import Assignments, InventoryReport, ObservationAccepted, ObservationBatch
+
+T = TypeVar("T", bound=BaseModel)
 
 # The key may be wrong for a while (a rotated one not yet here), the queue full, the service starting: all of these pass.
 PASSING = frozenset({401, 403, 404, 408, 425, 429})
@@ -29,6 +32,10 @@ class LinkError(Exception):
 
 class LinkDownError(LinkError):
     """The service cannot be reached, or not now: trying again later is right."""
+
+
+class ArchiveDamagedError(LinkDownError):
+    """What arrived is not the archive that was named."""
 
 
 class LinkRefusedError(LinkError):
@@ -63,12 +70,16 @@ class Link:
         wait_seconds = self._settings.long_poll_seconds
         query = {"wait_seconds": str(wait_seconds)} | ({"cursor": cursor} if cursor else {})
         answer = await self._request("GET", f"{self._path}/assignments", params=query, timeout=wait_seconds + POLL_MARGIN_SECONDS)
-        return Assignments.model_validate_json(answer.content)
+        return _parsed(Assignments, answer)
 
     async def send_observations(self, batch: ObservationBatch) -> int:
-        """Send a batch and return the number through which the service has everything."""
-        answer = await self._request("POST", f"{self._path}/observations", content=batch.model_dump_json())
-        return ObservationAccepted.model_validate_json(answer.content).accepted_through_seq
+        """Send a batch and return the number through which the service has everything; LinkRefusedError for one that cannot be written."""
+        try:
+            content = batch.model_dump_json()
+        except ValueError as error:
+            raise LinkRefusedError(0, f"this batch has no JSON: {error}") from error
+        answer = await self._request("POST", f"{self._path}/observations", content=content)
+        return _parsed(ObservationAccepted, answer).accepted_through_seq
 
     async def fetch_archive(self, tenant_id: str, sha256: str, target: Path) -> None:
         """Download an archive to `target` and check its hash; LinkRefusedError when it is too large or not what was named."""
@@ -100,7 +111,7 @@ class Link:
         except httpx.HTTPError as error:
             raise LinkDownError(f"{path}: {error or type(error).__name__}") from error
         if digest.hexdigest() != sha256:
-            raise LinkDownError(f"archive: its SHA-256 is {digest.hexdigest()}, not {sha256}")
+            raise ArchiveDamagedError(f"archive: its SHA-256 is {digest.hexdigest()}, not {sha256}")
 
     async def _request(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         if "content" in arguments:
@@ -112,6 +123,14 @@ class Link:
         if not answer.is_success:
             _raise(answer)
         return answer
+
+
+def _parsed(model: type[T], answer: httpx.Response) -> T:
+    """Return the answer's body; what makes no sense comes from something in between, or from a service that is being replaced."""
+    try:
+        return model.model_validate_json(answer.content)
+    except ValidationError as error:
+        raise LinkDownError(f"{answer.request.url.path}: the answer makes no sense: {error.errors()[0]['msg']}") from error
 
 
 def _raise(answer: httpx.Response) -> None:

@@ -126,6 +126,7 @@ class NvmlDeviceSet:
         memory = _read(pynvml.nvmlDeviceGetMemoryInfo, handle)
         pci = _read(pynvml.nvmlDeviceGetPciInfo_v3, handle)
         mig_mode = _read(pynvml.nvmlDeviceGetMigMode, handle)
+        minor = _number(_read(pynvml.nvmlDeviceGetMinorNumber, handle))
         return Device(
             uuid=device_uuid,
             index=int(_read(pynvml.nvmlDeviceGetIndex, handle) or 0),
@@ -134,6 +135,7 @@ class NvmlDeviceSet:
             memory_bytes=0 if memory is None else int(memory.total),
             serial=_text(_read(pynvml.nvmlDeviceGetSerial, handle)),
             pci_bus_id=None if pci is None else _text(pci.busId),
+            node_path=None if minor is None else f"/dev/nvidia{minor}",
             mig=None if mig_mode is None else _mig_table(handle),
             is_mig_enabled=mig_mode is not None and int(mig_mode[0]) == pynvml.NVML_DEVICE_MIG_ENABLE,
             is_simulated=False,

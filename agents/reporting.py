@@ -15,7 +15,7 @@ import structlog
 
 from agents.link import Link, LinkDownError, LinkRefusedError
 from agents.settings import AgentSettings
-from agents.spool import Report, Spool
+from agents.spool import Report, Spool, SpoolBusyError
 from terrace.models.agents import ObservationBatch, ObservationKind, ObservationReport
 
 BATCH_REPORTS_MAXIMUM = 500
@@ -63,9 +63,9 @@ class Reporter:
                 is_more = await self.send_once()
                 self._backoff.succeeded()
                 wait_seconds = 0.0 if is_more else self._settings.heartbeat_ms / 1_000
-            except LinkDownError as error:
+            except (LinkDownError, SpoolBusyError) as error:
                 wait_seconds = self._backoff.failed()
-                log.warning("the service does not take reports", error=str(error), next_try_seconds=wait_seconds)
+                log.warning("reports do not get through", error=str(error), next_try_seconds=wait_seconds)
                 await asyncio.sleep(wait_seconds)
                 continue
             if wait_seconds:
@@ -79,7 +79,7 @@ class Reporter:
                 while self._spool.oldest(reports_maximum=1, bytes_maximum=1):
                     try:
                         await self.send_once()
-                    except LinkDownError:
+                    except (LinkDownError, SpoolBusyError):
                         await asyncio.sleep(self._backoff.failed())
         return not self._spool.oldest(reports_maximum=1, bytes_maximum=1)
 
@@ -97,10 +97,11 @@ class Reporter:
             return bool(reports)
 
     async def _send(self, reports: list[Report], boot_id: str) -> None:
-        batch = ObservationBatch(boot_id=boot_id, observations=[_wire(report) for report in reports])
-        accepted = await self._link.send_observations(batch)
+        accepted = await self._link.send_observations(_batch(reports, boot_id))
         if reports:
-            self._spool.forget_through(min(accepted, reports[-1].seq), boot_id=boot_id)
+            if accepted < reports[0].seq:
+                raise LinkDownError(f"the service took nothing of a batch that begins with {reports[0].seq}")
+            await asyncio.to_thread(self._spool.forget_through, min(accepted, reports[-1].seq), boot_id=boot_id)
 
     async def _send_singly(self, reports: list[Report]) -> None:
         for report in reports:
@@ -108,7 +109,15 @@ class Reporter:
                 await self._send([report], report.boot_id)
             except LinkRefusedError as error:
                 log.error("the service refuses a report; it is dropped", kind=report.kind, lease=report.lease_id, error=str(error))
-                self._spool.forget(report.seq)
+                await asyncio.to_thread(self._spool.forget, report.seq)
+
+
+def _batch(reports: list[Report], boot_id: str) -> ObservationBatch:
+    """Return the batch; LinkRefusedError for what the wire does not know, as if the service had said so."""
+    try:
+        return ObservationBatch(boot_id=boot_id, observations=[_wire(report) for report in reports])
+    except (ValueError, OverflowError, OSError) as error:
+        raise LinkRefusedError(0, f"this batch cannot be put on the wire: {error}") from error
 
 
 def _wire(report: Report) -> ObservationReport:

@@ -8,6 +8,7 @@ for what a scrape missed. It is evidence, not the ledger, so a broken file is se
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
@@ -20,6 +21,7 @@ RETENTION_MS = 48 * 3_600_000
 # About 150 MB; reached only when a node is cut into MIG slices and sampled far more often than by default.
 ROWS_MAX = 1_000_000
 PRUNE_EVERY_MS = 600_000
+FILE_MODE = 0o600
 # Rows that one question returns; a caller pages on with `after_ms`.
 READ_ROWS_MAX = 10_000
 
@@ -140,6 +142,8 @@ class SampleLog:
 
 
 def _open(path: Path) -> sqlite3.Connection:
+    with contextlib.suppress(OSError):  # what cannot be made here cannot be opened below, and that says why
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, FILE_MODE))
     connection = sqlite3.connect(path, check_same_thread=False, timeout=5)
     try:
         # NORMAL: a power cut may cost the last seconds of evidence, never the file.

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from agents.device_selection import DeviceSettings
-from agents.sandbox.spec import Isolation
+from agents.sandbox.spec import Isolation, SandboxSettings
 
 MIB = 1024 * 1024
 DAY_MS = 86_400_000
@@ -45,11 +45,21 @@ class AgentSettings:
     sample_ms: int = 5_000  # of telemetry; billing's contract in docs/metrics.md allows 60 s at most
     prove_every_ms: int = 250  # between two attempts to prove a lease's devices idle; nobody needs to
     suspect_after_ms: int = 60_000  # devices that stay busy that long after their lease's end are reported; operators
+    retell_after_ms: int = 60_000  # a lease that is gone and still assigned is reported gone again; nobody needs to
+    spool_retry_ms: int = 1_000  # between two attempts to write a report to a disk that refuses; nobody needs to
     spool_bytes_maximum: int = 256 * MIB  # of reports that the service has not taken; output beyond is dropped; operators
     stop_grace_ms: int = 5_000  # notice to running leases when the agent itself is stopped; operators
     stop_seconds_maximum: float = 25.0  # for all leases to end when the agent is stopped; what is left is killed; nobody needs to
     flush_seconds_maximum: float = 5.0  # for the last reports to leave when the agent is stopped; the rest waits in the spool
-    checkpoints_kept_ms: int = 30 * DAY_MS  # since a job last wrote to its checkpoint directory here; operators of small disks
+    checkpoints_kept_ms: int = 30 * DAY_MS  # since a job's last attempt here ended; operators of small disks
+    prune_every_ms: int = DAY_MS // 4  # between two looks for checkpoints to delete; nobody needs to
+
+    @property
+    def sandbox(self) -> SandboxSettings:
+        """How leases run on this machine."""
+        return SandboxSettings(
+            state_dir=self.state_dir, isolation=self.isolation, runtime_path=self.runtime_path, hidden_paths=self.hidden_paths
+        )
 
     @property
     def machine_cpu_milli(self) -> int:

@@ -201,6 +201,7 @@ def _device(node_name: str, index: int) -> Device:
         memory_bytes=MEMORY_BYTES,
         serial=None,
         pci_bus_id=None,
+        node_path=None,
         mig=MIG_TABLE,
         is_mig_enabled=False,
         is_simulated=True,

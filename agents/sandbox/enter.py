@@ -141,7 +141,8 @@ def _become(command: list[str]) -> None:
 
 
 def _fail(descriptor: int, failure_class: str, message: str) -> None:
-    line = {"kind": "exited", "exit_code": None, "failure_class": failure_class, "message": message[:MESSAGE_CHARACTERS_MAX]}
+    end = {"exit_code": None, "failure_class": failure_class, "message": message[:MESSAGE_CHARACTERS_MAX]}
+    line = {"kind": "exited", "was_stopped": False, **end}
     with socket.socket(fileno=descriptor) as channel:
         channel.sendall(json.dumps(line).encode() + b"\n")
     sys.exit(1)

@@ -121,8 +121,10 @@ def _free_uid(folder: Path, settings: SandboxSettings) -> int:
 def _boot(
     spec: LeaseSpec, settings: SandboxSettings, job: machine.JobEnvironment, isolation: Isolation, lease_dir: Path, uid: int
 ) -> dict[str, Any]:
-    """Return what enter.py needs to know."""
+    """Return what enter.py needs to know. Makes the checkpoint directory, so that the ways to all folders can be looked at."""
     checkpoint = Path(spec.checkpoint_dir) if spec.checkpoint_dir else lease_dir / "checkpoint"
+    checkpoint.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+    checkpoint.mkdir(mode=0o700, exist_ok=True)
     programs = {job.prefix, job.base_prefix, job.terrace_folder, str(PACKAGE_ROOT / "agents")}
     if settings.runtime_path is not None:
         programs.add(str(settings.runtime_path))
@@ -177,7 +179,6 @@ def _environment(spec: LeaseSpec, settings: SandboxSettings, lease_dir: Path) ->
 def _fill(spec: LeaseSpec, settings: SandboxSettings, boot: dict[str, Any], temp_dir: Path) -> None:
     """Write the lease's files."""
     lease_dir = Path(boot["lease_dir"])
-    Path(boot["checkpoint_dir"]).mkdir(mode=0o700, parents=True, exist_ok=True)
     for source, target in ((spec.archive_path, boot["archive_path"]), (spec.requirements_path, boot["requirements_path"])):
         if source:
             shutil.copyfile(source, target)

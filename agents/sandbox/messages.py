@@ -71,7 +71,8 @@ def _exited(message: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     if name is not None and name not in list(FailureClass):
         raise MessageError(f"failure_class: unknown: {str(name)[:100]!r}")
     code = None if message.get("exit_code") is None else _number(message, "exit_code")
-    return "exited", {"exit_code": code, "failure_class": name, "message": _text(message, "message", MESSAGE_CHARACTERS_MAX)}
+    words = _text(message, "message", MESSAGE_CHARACTERS_MAX)
+    return "exited", {"exit_code": code, "failure_class": name, "message": words, "was_stopped": message.get("was_stopped") is True}
 
 
 _CHECKS = {

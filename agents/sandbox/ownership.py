@@ -41,15 +41,19 @@ def give_tree(folder: Path, uid: int, *, lease_uids: Container[int]) -> None:
         os.close(descriptor)
 
 
-def close_tree(folder: Path) -> None:
-    """Take the top of a checkpoint directory back, which closes all below it, and note the time: nobody used it later than now."""
+def close_tree(folder: Path, *, owner: int) -> None:
+    """Take the top of a checkpoint directory back from `owner`, which closes all below it, and note the time of this last use.
+
+    One that belongs to somebody else was given to the next attempt meanwhile and stays.
+    """
     with contextlib.suppress(FileNotFoundError):
         descriptor = os.open(folder, _FOLDER)
         try:
-            if os.geteuid() == 0:
-                os.chown(descriptor, 0, 0)
-            os.chmod(descriptor, 0o700)
-            os.utime(descriptor)
+            if os.fstat(descriptor).st_uid == owner:
+                os.fchmod(descriptor, 0o700)
+                os.utime(descriptor)
+                if os.geteuid() == 0:
+                    os.chown(descriptor, 0, 0)
         finally:
             os.close(descriptor)
 

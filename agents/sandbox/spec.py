@@ -42,7 +42,7 @@ class EventKind(StrEnum):
     STARTED = "started"  # the entrypoint's process exists; data: pid (inside the lease)
     LOG = "log"  # data: offset (bytes), text
     PROGRESS = "progress"  # data: what the job reported
-    EXITED = "exited"  # data: exit_code or None, failure_class or None, message
+    EXITED = "exited"  # data: exit_code or None, failure_class or None, message, was_stopped (on request, before it ended by itself)
     GONE = "gone"  # the process tree is proven gone
 
 

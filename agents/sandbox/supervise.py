@@ -195,7 +195,8 @@ class Sandbox:
         message = (
             "stopped on request" if self._is_stopping else f"the lease's processes ended without saying why; their last words: {words}"
         )
-        return SandboxEvent(EventKind.EXITED, _now_ms(), {"exit_code": None, "failure_class": failure, "message": message})
+        data = {"exit_code": None, "failure_class": failure, "message": message, "was_stopped": self._is_stopping}
+        return SandboxEvent(EventKind.EXITED, _now_ms(), data)
 
     def _last_words(self) -> str:
         """Return the end of what the first steps wrote, by the descriptor: the name is in users' hands."""
@@ -234,7 +235,7 @@ def discard(handle: SandboxHandle) -> None:
         if folder is not None:
             ownership.remove_tree(Path(folder))
     if handle.checkpoint_dir is not None:
-        ownership.close_tree(Path(handle.checkpoint_dir))
+        ownership.close_tree(Path(handle.checkpoint_dir), owner=handle.uid)
     handles.forget(handle)
 
 

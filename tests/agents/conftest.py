@@ -6,7 +6,10 @@ say holds for simulated devices and for NVML alike.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,8 +18,13 @@ import pytest
 
 from agents.devices import DeviceFault, DeviceSet, FaultCode
 from agents.nvml import NvmlDeviceSet
+from agents.sandbox import machine
 from agents.simulated import SimulatedDeviceSet
+from store.engine import Store
+from tests.agents.node_world import World
 from tests.nvml_stub import build, state
+from tests.sandbox import plain_environment
+from tests.support.api import Api
 
 NVML_GPU_IS_LOST = 15
 
@@ -112,3 +120,37 @@ def bench(request: pytest.FixtureRequest) -> Bench:
         nvml: NvmlBench = request.getfixturevalue("nvml_bench")
         return nvml
     return SimulatedBench(SimulatedDeviceSet("node-a"))
+
+
+@pytest.fixture(scope="session")
+def plain_runtime() -> Iterator[Path]:
+    """The folder of a job environment without Ray."""
+    with plain_environment.made() as folder:
+        yield folder
+
+
+@asynccontextmanager
+async def opened_world(url: str, tmp_path: Path, plain_runtime: Path) -> AsyncIterator[World]:
+    """A node whose agent runs leases in namespaces; skipped where the machine gives none."""
+    refusal = machine.namespaces_refusal(60_600 if os.geteuid() == 0 else None)
+    if refusal is not None:
+        pytest.skip(f"no namespaces for leases on this machine: {refusal}")
+    store = Store.open(url)
+    with tempfile.TemporaryDirectory(prefix="terrace-", ignore_cleanup_errors=True) as folder:
+        async with Api.opened(store, tmp_path) as api, World.opened(api, Path(folder) / "agent", plain_runtime) as opened:
+            yield opened
+    store.close()
+
+
+@pytest.fixture
+async def world(sqlite_url: str, tmp_path: Path, plain_runtime: Path) -> AsyncIterator[World]:
+    """A node and its service."""
+    async with opened_world(sqlite_url, tmp_path, plain_runtime) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def world_on_each(database_url: str, tmp_path: Path, plain_runtime: Path) -> AsyncIterator[World]:
+    """A node and its service, on each kind of database."""
+    async with opened_world(database_url, tmp_path, plain_runtime) as opened:
+        yield opened

@@ -93,6 +93,12 @@ int nvmlDeviceGetIndex(struct device *device, unsigned int *index) {
     return OK;
 }
 
+int nvmlDeviceGetMinorNumber(struct device *device, unsigned int *minor) {
+    ENTER(device);
+    *minor = DEVICES - 1 - (unsigned int)(device - state->devices); /* not the index: on real machines the two differ too */
+    return OK;
+}
+
 int nvmlDeviceGetName(struct device *device, char *text, unsigned int size) { ENTER(device); return copy(text, size, device->name); }
 /* Answers even for a device in trouble, as the driver does for one that fell off the bus: events name it. */
 int nvmlDeviceGetUUID(struct device *device, char *text, unsigned int size) { return copy(text, size, device->uuid); }

@@ -42,9 +42,8 @@ def state_dir() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def plain_runtime() -> Iterator[Path]:
     """The folder of a job environment whose Ray is plain_ray.py."""
-    with tempfile.TemporaryDirectory(prefix="terrace-plain-") as folder:
-        Path(folder).chmod(0o755)
-        yield plain_environment.make(Path(folder).resolve())
+    with plain_environment.made() as folder:
+        yield folder
 
 
 class Leases:

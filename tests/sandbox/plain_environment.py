@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import shutil
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.support.service import REPOSITORY
 
 PYTHON = sys.executable
+
+
+@contextmanager
+def made() -> Iterator[Path]:
+    """Yield a folder for `runtime_path` that every user may read."""
+    with tempfile.TemporaryDirectory(prefix="terrace-plain-") as folder:
+        Path(folder).chmod(0o755)
+        yield make(Path(folder).resolve())
 
 
 def make(folder: Path) -> Path:

@@ -61,7 +61,7 @@ def test_exit_code_of_user_code_is_reported_with_all_its_output(machine_leases: 
 
     end = followed.to_the_end()
 
-    assert end == {"exit_code": 3, "failure_class": "user_code", "message": "the entrypoint exited with 3"}
+    assert end == {"exit_code": 3, "failure_class": "user_code", "message": "the entrypoint exited with 3", "was_stopped": False}
     assert leases.line_after(followed.events, "last ") == "words\n"
 
 
@@ -96,9 +96,7 @@ def test_directory_of_a_living_lease_is_not_deleted(machine_leases: Leases) -> N
     assert not Path(followed.sandbox.handle.lease_dir).exists()
 
 
-def test_ordinary_user_s_lease_is_closed_too_and_dies_with_its_agent(
-    namespaces: None, job_environment: None, tmp_path: Path
-) -> None:
+def test_ordinary_user_s_lease_is_closed_too_and_dies_with_its_agent(namespaces: None, job_environment: None, tmp_path: Path) -> None:
     script = (Path(__file__).parent / "probe_job.py").read_text()
     archive = leases.archive(tmp_path / "a.tar.gz", {"probe_job.py": script})
     order = json.dumps({"is_staying": True, "orphan_sleeps": ORPHAN})

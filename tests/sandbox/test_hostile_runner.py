@@ -59,7 +59,7 @@ def test_text_that_cannot_be_encoded_arrives_repaired(hostile_leases: Leases) ->
     end = followed.to_the_end(seconds=30)
 
     assert followed.wait_for(EventKind.LOG)["text"] == "a?b"
-    assert end == {"exit_code": 3, "failure_class": "user_code", "message": "c?\N{REPLACEMENT CHARACTER}d"}
+    assert (end["exit_code"], end["failure_class"], end["message"]) == (3, "user_code", "c?\N{REPLACEMENT CHARACTER}d")
 
 
 def test_lease_starts_and_ends_once_whatever_is_said(hostile_leases: Leases) -> None:

@@ -107,11 +107,20 @@ def test_checkpoint_is_closed_between_two_attempts(tmp_path: Path) -> None:
     made_by(60_601, tmp_path).chmod(0o777)
     os.utime(tmp_path, (0, 4_000_000_000))
 
-    ownership.close_tree(tmp_path)
+    ownership.close_tree(tmp_path, owner=60_601)
 
     status = tmp_path.stat()
     assert (status.st_uid, status.st_mode & 0o777) == (0, 0o700)
     assert status.st_mtime < 4_000_000_000
+
+
+@needs_root
+def test_checkpoint_that_the_next_attempt_has_already_is_not_closed(tmp_path: Path) -> None:
+    made_by(60_605, tmp_path).chmod(0o755)
+
+    ownership.close_tree(tmp_path, owner=60_601)
+
+    assert (owner(tmp_path), tmp_path.stat().st_mode & 0o777) == (60_605, 0o755)
 
 
 @needs_root

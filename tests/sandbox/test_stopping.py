@@ -52,7 +52,7 @@ def test_stop_gives_notice_and_lets_the_job_end_by_itself(plain_leases: Leases) 
     followed.sandbox.stop(grace_ms=60_000)
 
     assert json.loads(followed.wait_for_line("TOLD ", seconds=30)) == {"cause": "stop", "grace_ms": 60_000}
-    assert followed.to_the_end(seconds=30) == {"exit_code": 0, "failure_class": None, "message": "stopped on request"}
+    assert followed.to_the_end(seconds=30) == {"exit_code": 0, "failure_class": None, "message": "stopped on request", "was_stopped": True}
 
 
 def test_job_that_ignores_the_notice_is_killed_after_the_grace_with_all_its_children(plain_leases: Leases) -> None:
@@ -61,7 +61,12 @@ def test_job_that_ignores_the_notice_is_killed_after_the_grace_with_all_its_chil
 
     followed.sandbox.stop(grace_ms=200)
 
-    assert followed.to_the_end(seconds=30) == {"exit_code": None, "failure_class": None, "message": "stopped on request"}
+    assert followed.to_the_end(seconds=30) == {
+        "exit_code": None,
+        "failure_class": None,
+        "message": "stopped on request",
+        "was_stopped": True,
+    }
     assert machine_processes.sleeping(SLEEP) == []
 
 
@@ -81,7 +86,7 @@ def test_time_limit_gives_notice_too_and_is_the_verdict(plain_leases: Leases) ->
     end = followed.to_the_end(seconds=30)
 
     assert json.loads(followed.wait_for_line("TOLD ")) == {"cause": "time_limit", "grace_ms": 60_000}
-    assert end == {"exit_code": 0, "failure_class": "time_limit", "message": "the time limit was reached"}
+    assert (end["exit_code"], end["failure_class"], end["was_stopped"]) == (0, "time_limit", False)
 
 
 def test_job_over_its_limit_that_ignores_the_notice_is_killed(plain_leases: Leases) -> None:

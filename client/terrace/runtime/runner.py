@@ -250,7 +250,8 @@ class Runner:
         while self._channel.is_open and time.monotonic() < deadline and (chunk := self._output.read(is_final=True)):
             self._channel.send("log", offset=chunk[0], text=chunk[1])
             self._channel.drain(FLUSH_SECONDS_MAX)
-        self._channel.send("exited", exit_code=end.exit_code, failure_class=end.failure_class, message=end.message)
+        verdict_of_us = {"exit_code": end.exit_code, "failure_class": end.failure_class, "message": end.message}
+        self._channel.send("exited", was_stopped=self._is_stopped, **verdict_of_us)
         self._channel.drain(FLUSH_SECONDS_MAX)
 
     def _ray_words(self) -> str:
