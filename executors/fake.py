@@ -157,6 +157,11 @@ class FakeExecutor:
         """Leases of which something may be left now, whoever knows of it."""
         return tuple(run.order for run in self._runs.values() if run.ordered_ms <= self._now_ms() < run.gone_ms)
 
+    @property
+    def running(self) -> tuple[Order, ...]:
+        """Leases whose entrypoint runs now or may still be started, whoever knows of it."""
+        return tuple(run.order for run in self._runs.values() if run.ordered_ms <= self._now_ms() < run.ending()[0])
+
     async def advance(self) -> int:
         """Report what has happened by now and was not reported yet; return how many reports that made. Silent nodes report later."""
         now_ms = self._now_ms()

@@ -1,8 +1,9 @@
 """The billing loop: ended leases become usage lines.
 
 Load a bounded batch of unrated leases and the price book, rate them with billing/calc, store lines and marks in one transaction. The
-marks make a rerun harmless: a lease is rated once whoever does it, and the same rows give the same lines. Started by the composition
-root beside the scheduler; wakes when the database changes and at the latest after `idle_seconds`.
+marks make a rerun harmless: a lease is rated once whoever does it, and the same rows give the same lines. So this needs no leader: every
+scheduler process rates, and who comes second finds nothing to do. Started by the composition root; looks every `idle_seconds`, because
+nobody waits for a line as one waits for a start, and at once again while batches are full.
 """
 
 from __future__ import annotations
@@ -21,17 +22,18 @@ from store import usage
 from store.engine import Store
 
 LEASES_RATED = Counter("terrace_billing_leases_rated_total", "Leases that were rated since the process started.")
-RETRY_SECONDS = 1.0
+FAILURES = Counter("terrace_billing_failures_total", "Batches that could not be rated and were tried again.")
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class BillingSettings:
-    """`currency`: in which prices are read and lines written; finance. `idle_seconds`: longest time between two looks; operators."""
+    """In which currency prices are read and lines written, and how often the loop looks."""
 
-    currency: str = "USD"
-    idle_seconds: float = 1.0
+    currency: str = "USD"  # finance
+    idle_seconds: float = 1.0  # between two looks when nothing waits; operators
+    retry_seconds: float = 1.0  # after an error; nobody needs to
 
 
 async def rate_once(store: Store, settings: BillingSettings, *, now_ms: int) -> int:
@@ -46,14 +48,15 @@ async def rate_once(store: Store, settings: BillingSettings, *, now_ms: int) -> 
 
 
 async def run(store: Store, settings: BillingSettings, stop: asyncio.Event, *, now_ms: Callable[[], int] = clock.now_ms) -> None:
-    """Rate until `stop` is set. An error of the database is logged and tried again after `RETRY_SECONDS`."""
+    """Rate until `stop` is set. An error is logged and counted, and the batch tried again."""
     while not stop.is_set():
         pause = settings.idle_seconds
         try:
             if await rate_once(store, settings, now_ms=now_ms()):
                 pause = 0.0
         except Exception:
-            log.exception("rating failed; trying again", retry_seconds=RETRY_SECONDS)
-            pause = RETRY_SECONDS
+            FAILURES.inc()
+            log.exception("rating failed; trying again", retry_seconds=settings.retry_seconds)
+            pause = settings.retry_seconds
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), pause)

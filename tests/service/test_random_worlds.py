@@ -1,7 +1,7 @@
 """Random worlds: jobs are submitted and cancelled, nodes drain, fall silent and come back, schedulers die, quotas change, clocks step.
 
 Everything that must always be true is looked at after every step. In the end all nodes come back, and every job that was accepted is in
-exactly one terminal state and holds nothing. A failure prints how to reproduce it.
+exactly one terminal state and holds nothing, and the usage lines add up to the leases. A failure prints how to reproduce it.
 """
 
 from __future__ import annotations
@@ -17,9 +17,14 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
+from billing.calc import report
+from billing.service import BillingSettings
+from billing.service.loop import rate_once
+from domain.intervals import Interval
 from executors.fake import Script
 from store import tables
 from store.engine import Store
+from store.usage import UsageBetween
 from tests.support.databases import PostgresServer
 from tests.support.fleet import MINUTE_MS, Fleet
 
@@ -156,6 +161,11 @@ class RandomWorld(RuleBasedStateMachine):
         await world.until(lambda: world.has_ended(*self.jobs), step_ms=5 * MINUTE_MS, steps=STEPS_TO_THE_END_MAXIMUM)
         assert {row["id"] for row in await world.rows(tables.Job)} == set(self.jobs)
         assert (world.fake.live, await world.rows(tables.DeviceClaim)) == ((), [])
+        await rate_once(self.store, BillingSettings(), now_ms=world.now_ms)
+        ever = Interval(0, world.now_ms + 1)
+        data = await self.store.read(UsageBetween(ever, "USD"))
+        assert (report.check(data.leases, data.prices, data.lines, ever).is_equal, data.unrated_leases) == (True, 0)
+        await world.check()
 
 
 def look_at(open_store: Callable[[], Store], *, examples: int) -> None:
@@ -179,7 +189,7 @@ def test_random_worlds_on_sqlite_keep_every_promise(sqlite_template: Path, tmp_p
         shutil.copy(sqlite_template, path)
         return Store.open(f"sqlite:///{path}")
 
-    look_at(open_store, examples=20)
+    look_at(open_store, examples=30)
 
 
 @pytest.mark.postgres
@@ -190,4 +200,4 @@ def test_random_worlds_on_postgresql_keep_every_promise(postgres_server: Postgre
     def open_store() -> Store:
         return Store.open(postgres_server.create_database(f"random_{next(numbers)}", template="terrace_template"))
 
-    look_at(open_store, examples=8)
+    look_at(open_store, examples=10)
