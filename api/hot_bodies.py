@@ -23,6 +23,7 @@ async def read(request: Request, model: type[Body], needs: Needs) -> tuple[Princ
     """Return who asks, the Idempotency-Key and the body; refusals and RequestValidationError as elsewhere."""
     principal = await needs(request)
     key = replays.checked_key(request.headers.get("idempotency-key"))
+    routing.check_query(request, ())
     routing.check_content_type(request)
     try:
         body = model.model_validate_json(await request.body())

@@ -80,7 +80,7 @@ def _complete(operation: dict[str, Any], route: Route) -> None:
     codes = list(_ANY_ROUTE)
     codes += _GATED if is_gated else ()
     codes += _WITH_JSON if JSON_TYPE in body else ()
-    codes += ("invalid_request",) if body or operation.get("parameters") else ()
+    codes += ("invalid_request",) if is_gated else ()
     codes += ("outcome_unknown",) if not set(route.methods or ()) <= {"GET", "HEAD"} else ()
     _declare(operation["responses"], codes)
     name = operation["operationId"]

@@ -124,7 +124,10 @@ async def _run(request: Request, step: Callable[[], Awaitable[Step]]) -> AsyncIt
     deadline = clock.monotonic() + state.settings.stream_seconds_maximum
     while await _may_go_on(request, deadline):
         mark = state.changes.mark()
-        said = await step()
+        try:
+            said = await step()
+        except RefusalError:  # the database went away, or what is followed did: the client asks again and is told
+            return
         for item in said.events:
             yield item
         if said.is_last:

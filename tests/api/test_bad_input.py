@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.support.api import Api, problem_of
+from tests.support.api_document import operations
 
 NAME = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
 AMOUNT = 10**15
@@ -149,3 +150,21 @@ async def test_listing_of_jobs_is_refused(api_on_sqlite: Api, query: str, field:
     answer = await api_on_sqlite.operator.get(f"/v1/jobs?{query}")
 
     assert problem_of(answer)[:3] == (422, "invalid_request", field)
+
+
+async def test_parameter_that_a_route_does_not_take_is_refused_by_every_route(api_on_sqlite: Api) -> None:
+    agent = await api_on_sqlite.node()
+    await api_on_sqlite.tenant()
+    ada = await api_on_sqlite.user("member")
+    of_roles = {"agents:speak": agent, "jobs:write": ada, "archives:write": ada, "estimates:write": ada}
+    asked = [operation for operation in operations() if operation.is_gated]
+
+    answers = {}
+    for operation in asked:
+        caller = next((of_roles[name] for name in operation.permissions if name in of_roles), api_on_sqlite.operator)
+        answers[operation.name] = await caller.send(operation.method, operation.at(), params={"tennant": "acme"}, json=operation.body)
+
+    assert {name: answer.status_code for name, answer in answers.items()} == dict.fromkeys(answers, 422)
+    fields = {name: problem_of(answer)[1:3] for name, answer in answers.items() if answer.content}
+    assert fields == dict.fromkeys(fields, ("invalid_request", "tennant"))
+    assert "state, tenant" in answers["list_jobs"].json()["detail"]
