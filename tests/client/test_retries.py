@@ -154,7 +154,7 @@ def test_proxies_of_the_environment_are_for_other_machines_only(monkeypatch: pyt
     assert client._wire._http.trust_env is is_believed
 
 
-@pytest.mark.parametrize("name", ["", ".", ".."])
+@pytest.mark.parametrize("name", ["", ".", "..", "job_x/logs", "../nodes"])
 def test_an_id_that_names_nothing_is_refused_before_it_is_sent(name: str) -> None:
     carrier = carriers.NeverConnects()
     with pytest.raises(terrace.InputError):
@@ -162,7 +162,10 @@ def test_an_id_that_names_nothing_is_refused_before_it_is_sent(name: str) -> Non
     assert carrier.asked == []
 
 
-def test_an_id_with_a_slash_names_one_thing(service: Service) -> None:
+@pytest.mark.parametrize("rest", ["?x=1", "#x", "%2Flogs", "\\", " ", "é"])
+def test_whatever_an_id_holds_it_names_one_thing(service: Service, rest: str) -> None:
+    client = terrace.Client(service.url, service.member())
+    job = client.submit_spec(TRUE)
     with pytest.raises(terrace.ApiError) as refused:
-        terrace.Client(service.url, service.operator_key).job("x/../../healthz?y#z")
+        client.job(job.id + rest)
     assert refused.value.status == 404

@@ -23,7 +23,7 @@ EPILOG = "Global options may stand before or after the command. Exit codes: docs
 
 def _show_version(is_wanted: bool) -> None:
     if is_wanted:
-        from terrace.sdk.transport import client_version
+        from terrace.sdk.version import client_version
 
         typer.echo(f"terrace {client_version()}")
         raise typer.Exit

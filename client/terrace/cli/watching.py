@@ -19,7 +19,6 @@ from terrace.cli import tables
 from terrace.cli.text import printable
 from terrace.models.jobs import JobDetail, JobState, LogPiece
 from terrace.sdk.errors import ApiError, UnreachableError
-from terrace.sdk.transport import RETRYABLE_STATUSES
 
 if TYPE_CHECKING:
     from terrace.sdk.client import Client
@@ -104,7 +103,7 @@ class Watch:
             except UnreachableError as error:
                 self._line.show(f"{self._job_id}: {error}; trying again", milestone="unreachable")
             except ApiError as error:
-                if error.status not in RETRYABLE_STATUSES:
+                if not error.is_passing:
                     return  # whoever waits is told the same, and says it
                 self._line.show(f"{self._job_id}: {error}; trying again", milestone="unreachable")
             else:

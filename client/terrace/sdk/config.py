@@ -10,7 +10,7 @@ import json
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -27,7 +27,7 @@ class Config:
     """A resolved address and key."""
 
     url: str
-    key: str
+    key: str = field(repr=False)
 
 
 def path(environment: Mapping[str, str] = os.environ) -> Path:

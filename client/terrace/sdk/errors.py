@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from terrace.models.common import Problem
 
+PASSING_STATUSES = frozenset({429, 502, 503, 504})
+
 
 class TerraceError(Exception):
     """Base of everything that the SDK raises on purpose."""
@@ -24,6 +26,11 @@ class ApiError(TerraceError):
     def status(self) -> int:
         """HTTP status of the answer."""
         return self.problem.status
+
+    @property
+    def is_passing(self) -> bool:
+        """True when the same request may be accepted a moment later: a rate, a restart, a proxy without its service."""
+        return self.status in PASSING_STATUSES
 
     @property
     def code(self) -> str:

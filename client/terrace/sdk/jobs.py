@@ -33,7 +33,7 @@ from terrace.models.usage import UsageReport
 from terrace.sdk import packing, streams
 from terrace.sdk.errors import ApiError, UnreachableError, WaitTimeoutError
 from terrace.sdk.packing import Archive
-from terrace.sdk.transport import CONNECT_SECONDS_MAXIMUM, RETRYABLE_STATUSES, UPLOAD_SECONDS_MAXIMUM, Transport, path_of
+from terrace.sdk.transport import CONNECT_SECONDS_MAXIMUM, UPLOAD_SECONDS_MAXIMUM, Transport, path_of
 
 JOBS_DEFAULT = 100
 POLL_SECONDS = 1.0
@@ -160,7 +160,7 @@ class JobVerbs:
             try:
                 return self.job(job_id)
             except (UnreachableError, ApiError) as error:
-                if isinstance(error, ApiError) and error.status not in RETRYABLE_STATUSES:
+                if isinstance(error, ApiError) and not error.is_passing:
                     raise
                 if time.monotonic() - asked >= SILENCE_SECONDS_MAXIMUM:
                     raise

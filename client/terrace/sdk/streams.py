@@ -91,7 +91,7 @@ def follow(
         except httpx.TransportError as error:
             cause = error
         except ApiError as error:
-            if error.status not in transport.RETRYABLE_STATUSES:
+            if not error.is_passing:
                 raise
             cause = error
         cuts += 1

@@ -14,7 +14,6 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -23,7 +22,8 @@ from pydantic import BaseModel, ValidationError
 
 from terrace.models.common import Page, Problem
 from terrace.sdk.config import Config
-from terrace.sdk.errors import ApiError, InputError, UnreachableError
+from terrace.sdk.errors import PASSING_STATUSES, ApiError, InputError, UnreachableError
+from terrace.sdk.version import client_version
 
 A = TypeVar("A", bound=BaseModel)
 
@@ -38,16 +38,7 @@ RETRY_AFTER_DIGITS_MAXIMUM = 9
 PAGES_MAXIMUM = 10_000
 PAGE_ITEMS = 500
 CREATED = 201
-RETRYABLE_STATUSES = frozenset({429, 502, 503, 504})
 QUIET_TIMEOUT = httpx.Timeout(ANSWER_SECONDS_MAXIMUM, connect=CONNECT_SECONDS_MAXIMUM)
-
-
-def client_version() -> str:
-    """Return the version of the installed client."""
-    try:
-        return version("terrace")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 class Transport:
@@ -116,7 +107,7 @@ class Transport:
                 self.pause(backoff_seconds(tried))
                 continue
             seconds = retry_after_seconds(answer, tried)
-            if answer.status_code not in RETRYABLE_STATUSES or tried == TRIES_MAXIMUM or seconds > RETRY_SECONDS_MAXIMUM:
+            if answer.status_code not in PASSING_STATUSES or tried == TRIES_MAXIMUM or seconds > RETRY_SECONDS_MAXIMUM:
                 break
             self.pause(seconds)
         if answer.is_error:
@@ -144,9 +135,12 @@ class Transport:
 
 
 def path_of(*segments: str) -> str:
-    """Return `/v1/jobs/ID/logs` for its segments. What a caller gave names one segment, whatever characters it holds."""
+    """Return `/v1/jobs/ID/logs` for its segments. What a caller gave names one segment, whatever characters it holds.
+
+    A slash is refused, because servers decode it before they look for the route.
+    """
     for segment in segments:
-        if segment in ("", ".", ".."):
+        if segment in ("", ".", "..") or "/" in segment:
             raise InputError("id", f"{segment!r} names nothing")
     return "/" + "/".join(quote(segment, safe="") for segment in segments)
 
