@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
@@ -105,20 +106,37 @@ def test_full_queue_refuses_at_once_and_names_the_limit(database_url: str) -> No
     store.close()
 
 
-async def test_closing_store_finishes_what_it_accepted_and_refuses_the_rest(store: Store) -> None:
+def test_closing_store_finishes_what_it_accepted_and_refuses_the_rest(store: Store) -> None:
     gate = Gate()
-    accepted = [asyncio.create_task(store.run(Gated(note("a"), gate))), *(asyncio.create_task(store.run(note(name))) for name in "bcd")]
-    await asyncio.to_thread(gate.wait)
-    closing = asyncio.create_task(asyncio.to_thread(store.close))
-    gate.open()
-    assert await asyncio.gather(*accepted) == [1, 1, 1, 1]
-    await closing
-    for refused in (store.run(note("e")), store.read(Rows(NAMES))):
+    with ThreadPoolExecutor(5) as pool:
+        accepted = [pool.submit(store.run_blocking, Gated(note("a"), gate))]
+        gate.wait()
+        accepted.extend(pool.submit(store.run_blocking, note(name)) for name in "bc")
+        wait_until(lambda: store.waiting == 2 if store.is_sqlite else all(answer.done() for answer in accepted[1:]), seconds=10)
+        closing = pool.submit(store.close)
+        wait_until(lambda: is_closing(store), seconds=10)
+        assert not closing.done()
+        gate.open()
+        closing.result()
+        assert [answer.result(timeout=0) for answer in accepted] == [1, 1, 1]
+    reopened = Store.open(store.url)
+    assert rows(reopened, NAMES) == [("a",), ("b",), ("c",)]
+    reopened.close()
+
+
+def is_closing(store: Store) -> bool:
+    try:
+        store.run_blocking(Statement("UPDATE leader SET epoch = 0"))
+    except StoreBusyError as refused:
+        return refused.code == "store_closing"
+    return False
+
+
+async def test_closed_store_refuses_commands_and_questions(store: Store) -> None:
+    await asyncio.to_thread(store.close)
+    for refused in (store.run(note("a")), store.read(Rows(NAMES))):
         with pytest.raises(StoreBusyError, match="closing"):
             await refused
-    reopened = Store.open(store.url)
-    assert rows(reopened, NAMES) == [("a",), ("b",), ("c",), ("d",)]
-    reopened.close()
 
 
 def test_closing_twice_is_harmless(store: Store) -> None:
