@@ -149,13 +149,14 @@ class Agent:
         cursor: str | None = None
         is_known = False
         while True:
+            asked = cursor
             try:
                 if not is_known:
                     await self._link.send_inventory(self._inventory())
                     self._health.clear()  # a device's health is told to a service that knows the device
                     is_known = True
                 answer = await self._link.assignments(cursor)
-                cursor = None
+                cursor = None  # until it was followed, the same answer is wanted again
                 await self._roster.follow(answer.items)
             except (LinkError, SpoolBusyError) as error:
                 is_known = is_known and not isinstance(error, LinkDownError)
@@ -165,6 +166,8 @@ class Agent:
                 continue
             backoff.succeeded()
             cursor = answer.cursor
+            if cursor == asked:  # after a long poll it does not matter, and something in between may not wait
+                await asyncio.sleep(self.settings.backoff_minimum_ms / 1_000)
             await self._prune({item.job_id for item in answer.items} | self._roster.job_ids)
 
     async def _prune(self, jobs: set[str]) -> None:

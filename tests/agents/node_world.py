@@ -56,18 +56,33 @@ class Observed:
 
 
 class Wire(httpx.AsyncBaseTransport):
-    """The line from the agent to the service. `is_down`: nothing arrives. `lost_replies`: so many batches arrive and are not answered."""
+    """The line from the agent to the service.
+
+    `is_down`: nothing arrives. `lost_replies`: so many batches arrive and are not answered. `nonsense`: so many answers are somebody
+    else's. `is_amnesiac`: the service has forgotten every lease.
+    """
 
     def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
         self._inner = inner
-        self.is_down = False
-        self.lost_replies = 0
+        self.is_down = self.is_amnesiac = False
+        self.lost_replies = self.nonsense = 0
+        self.assignments_asked = 0
         self.batches: list[bytes] = []
+
+    async def is_sane(self) -> bool:
+        """True when all the nonsense has been said."""
+        return self.nonsense == 0
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Pass a request on, or not."""
+        self.assignments_asked += request.url.path.endswith("/assignments")
         if self.is_down:
             raise httpx.ConnectError("the line is cut", request=request)
+        if self.nonsense:
+            self.nonsense -= 1
+            return httpx.Response(200, html="<h1>Welcome to the hotel's network</h1>", request=request)
+        if self.is_amnesiac and request.url.path.endswith("/assignments"):
+            return httpx.Response(200, json={"cursor": "nothing", "items": []}, request=request)
         answer = await self._inner.handle_async_request(request)
         if request.url.path.endswith("/observations") and request.content != b"":
             self.batches.append(request.content)
@@ -192,6 +207,42 @@ class World:
 
         return ask
 
+    def spool_holds(self, agent: Agent, kind: str) -> Callable[[], Awaitable[bool]]:
+        """Return a question whether such a report waits in the agent's spool."""
+
+        async def ask() -> bool:
+            reports = agent.spool.oldest(reports_maximum=1_000, bytes_maximum=1 << 24)
+            return any(report.kind == kind for report in reports)
+
+        return ask
+
+    def has_written_more(self, job_id: str, *, than_bytes: int = 200_000) -> Callable[[], Awaitable[bool]]:
+        """Return a question whether the running job's output file has grown by so much since."""
+        sizes: list[int] = []
+
+        async def ask() -> bool:
+            sizes.append((self.settings.state_dir / "leases" / await self.lease_of(job_id) / "logs/output.log").stat().st_size)
+            return sizes[-1] - sizes[0] > than_bytes
+
+        return ask
+
+    def has_no_directory(self, job_id: str) -> Callable[[], Awaitable[bool]]:
+        """Return a question whether the directory of the job's lease is deleted."""
+
+        async def ask() -> bool:
+            return not (self.settings.state_dir / "leases" / await self.lease_of(job_id)).exists()
+
+        return ask
+
+    def has_been_asked(self, times: int) -> Callable[[], Awaitable[bool]]:
+        """Return a question whether the agent has asked for its assignments so often since."""
+        before = self.wire.assignments_asked
+
+        async def ask() -> bool:
+            return self.wire.assignments_asked - before >= times
+
+        return ask
+
     def node_is(self, state: str) -> Callable[[], Awaitable[bool]]:
         """Return a question about the node."""
 
@@ -228,6 +279,16 @@ def packed(files: dict[str, str]) -> bytes:
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content.encode()))
     return buffer.getvalue()
+
+
+@contextmanager
+def refusing(spool: Spool) -> Iterator[None]:
+    """Let the spool's disk refuse every write, as one does that is full to the last byte or that the machine has made read-only."""
+    spool._connection.execute("PRAGMA query_only = ON")
+    try:
+        yield
+    finally:
+        spool._connection.execute("PRAGMA query_only = OFF")
 
 
 @contextmanager
