@@ -92,6 +92,34 @@ def marked_with(variable: str, value: str) -> list[int]:
     return found
 
 
+def holding(folders: list[str], *, since_ticks: int) -> list[int]:
+    """Return the living processes that stand in one of these folders or have a file below one open, as far as we may look.
+
+    Those of before `since_ticks` are left out, and those with a terminal: that is a person who looks at the folder.
+    """
+    below = tuple(f"{os.path.realpath(folder)}/" for folder in folders)
+    found = []
+    for pid in pids():
+        started = started_at_ticks(pid)
+        if started is None or started < since_ticks or _has_terminal(pid):
+            continue
+        try:
+            links = [f"{os.readlink(PROC / str(pid) / 'cwd')}/", *(os.readlink(entry.path) for entry in os.scandir(PROC / str(pid) / "fd"))]
+        except OSError:
+            continue
+        if any(link.startswith(below) for link in links):
+            found.append(pid)
+    return found
+
+
+def _has_terminal(pid: int) -> bool:
+    try:
+        text = (PROC / str(pid) / "stat").read_text()
+    except OSError:
+        return False
+    return int(text[text.rindex(")") + 2 :].split()[4]) != 0
+
+
 def listening_ports(members: list[int]) -> list[tuple[str, int]]:
     """Return (address, port) of every TCP socket that these processes listen on; the address is loopback, any or other."""
     inodes = set()

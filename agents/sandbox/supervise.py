@@ -218,7 +218,8 @@ def is_gone(handle: SandboxHandle) -> bool:
     """True when no process of the lease lives.
 
     With namespaces the proof is the end of the namespace's first process: the kernel reports it after every other member
-    was killed. Without, no process may have the lease's user id (when it has its own), carry its mark, or be the one that we started.
+    was killed. Without, no process may have the lease's user id (when it has its own), carry its mark, stand in its folders, or be the
+    one that we started.
     """
     if handle.boot_id != procfs.boot_id():
         return True
@@ -240,9 +241,15 @@ def discard(handle: SandboxHandle) -> None:
 
 
 def _members(handle: SandboxHandle) -> list[int]:
-    own = procfs.owned_by(handle.uid) if handle.uid != os.geteuid() else []
-    marked = procfs.marked_with(LEASE_MARK, handle.lease_id)
-    return [pid for pid in {*own, *marked} if pid != os.getpid()]
+    """Return the living processes of a lease without a namespace: all of its user's, or else those with its mark or in its folders.
+
+    Some of Ray's processes write their title over their environment, and the mark with it; they keep their log files open.
+    """
+    if handle.uid != os.geteuid():
+        return procfs.owned_by(handle.uid)
+    folders = [folder for folder in (handle.lease_dir, handle.temp_dir) if folder is not None]
+    inside = procfs.holding(folders, since_ticks=handle.pid_started_at_ticks)
+    return [pid for pid in {*procfs.marked_with(LEASE_MARK, handle.lease_id), *inside} if pid != os.getpid()]
 
 
 def _kill(handle: SandboxHandle) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from agents.spool import DROPPED_NOTE
-from tests.agents.node_world import World, refusing
+from tests.agents.node_world import World
+from tests.agents.obstacles import refusing
 
 WAITS = """
 import os, threading, time

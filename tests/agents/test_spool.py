@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agents.spool import DROPPED_NOTE, LeaseMemory, Spool, SpoolBusyError, SpoolError
-from tests.agents.node_world import full
+from tests.agents.obstacles import full
 
 NOW = 1_800_000_000_000
 

@@ -12,9 +12,12 @@ import pytest
 
 from agents.sandbox import handles, procfs, supervise
 from agents.sandbox.spec import Isolation, SandboxHandle, SandboxSettings
+from tests.sandbox import machine_processes
 from tests.sandbox.conftest import Leases
 from tests.support import leases
 from tests.support.waiting import wait_until
+
+PATH = {"PATH": os.defpath}
 
 
 @pytest.fixture
@@ -70,6 +73,40 @@ def test_start_that_was_cut_off_before_its_handle_is_found_by_its_folder(of: San
     assert (left.lease_id, left.pid) == ("lease-1", 0)
     assert not supervise.is_gone(left)
     assert end(left, process) == -signal.SIGKILL
+
+
+def test_process_that_lost_its_mark_is_found_in_the_lease_s_folder(of: SandboxSettings) -> None:
+    """Some of Ray's processes write their title over their environment."""
+    left = handle(of, 2**22 + 1)
+    with subprocess.Popen(["sleep", "1000"], env={}, cwd=left.lease_dir, start_new_session=True) as process:
+        assert not supervise.is_gone(left)
+        assert end(left, process) == -signal.SIGKILL
+
+
+def test_person_who_looks_at_the_folder_from_a_terminal_is_spared(of: SandboxSettings) -> None:
+    left = handle(of, 2**22 + 1)
+    ours, theirs = os.openpty()
+    with subprocess.Popen(["setsid", "--ctty", "--wait", "sleep", "1000.0078125"], stdin=theirs, env=PATH, cwd=left.lease_dir) as person:
+        wait_until(lambda: machine_processes.sleeping("1000.0078125"), seconds=10)
+        [looking] = machine_processes.sleeping("1000.0078125")
+        is_spared = looking not in procfs.holding([left.lease_dir], since_ticks=0)
+        os.kill(looking, signal.SIGKILL)
+        person.wait(10)
+    os.close(ours)
+    os.close(theirs)
+
+    assert is_spared
+
+
+def test_process_of_before_the_lease_is_none_of_its(of: SandboxSettings) -> None:
+    left = handle(of, 2**22 + 1)
+    with subprocess.Popen(["sleep", "1000"], env={}, cwd=left.lease_dir, start_new_session=True) as process:
+        started = procfs.started_at_ticks(process.pid) or 0
+
+        found = [process.pid in procfs.holding([left.lease_dir], since_ticks=since) for since in (started, started + 1)]
+        process.kill()
+
+    assert found == [True, False]
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"lease_id": "lease-1"}', '{"isolation": "of its own"}'])
