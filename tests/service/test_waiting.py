@@ -113,3 +113,17 @@ async def test_job_that_can_never_start_is_told_so_and_gets_no_forecast(store: S
     answer = (await world.job(job)).answer
     assert (answer.reason_code, answer.reason_unblocks_when) == ("exceeds_maximum", "change_the_job")
     assert (answer.forecast_start_ms, answer.not_before_ms) == (None, None)
+
+
+async def test_job_without_gpus_starts_beside_gpus_over_a_quota_that_was_cut(store: Store) -> None:
+    world = await Fleet(store).begin(quota=2)
+    first = await world.submit(gpus=2)
+    await world.settle()
+    await world.pass_time(1)
+    await world.set_quota("acme", 0)
+    await world.pass_time(1)
+
+    second = await world.submit(gpus=0, cpu_milli=1_000)
+    await world.settle()
+
+    assert [await world.state(job) for job in (first, second)] == ["running", "running"]

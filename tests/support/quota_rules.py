@@ -19,10 +19,12 @@ def starts_stay_within_quota(rows: RowsOf) -> Iterator[str]:
     """No start makes a tenant exceed its effective limit, borrowing included."""
     open_leases = [lease for lease in rows.lease if lease.released_at_ms is None]
     for granted_at_ms in sorted({lease.granted_at_ms for lease in open_leases}):
-        concerned = {node for lease in open_leases if lease.granted_at_ms == granted_at_ms for node in _path(rows, lease.project_id)}
+        granted = [lease for lease in open_leases if lease.granted_at_ms == granted_at_ms]
+        # A start cannot exceed what it takes nothing of: a job without GPUs may start beside GPUs over a quota that was cut.
+        concerned = {(node, resource) for lease in granted for node in _path(rows, lease.project_id) for resource in _amounts(rows, lease)}
         before, after = (_excess(rows, granted_at_ms, is_new=is_new) for is_new in (False, True))
         for node, resource in sorted(before.keys() & after.keys()):
-            if node in concerned:
+            if (node, resource) in concerned:
                 held, limit = after[node, resource]
                 yield f"{node} held {held} of {resource} at {granted_at_ms}, it may hold {limit}"
 
@@ -59,21 +61,26 @@ def _quotas(rows: RowsOf, at_ms: int, *, is_new: bool) -> dict[tuple[str, str], 
 
 def _held(rows: RowsOf, quotas: dict[tuple[str, str], Row], at_ms: int) -> Amounts:
     """Return what each node holds of what a quota on the way to its root speaks of."""
-    models = {flavor.name: flavor.gpu_model for flavor in rows.flavor}
     held: Amounts = {}
     for lease in rows.lease:
         if lease.granted_at_ms > at_ms or (lease.released_at_ms is not None and lease.released_at_ms <= at_ms):
             continue
-        parts = [part for part in rows.lease_node if part.lease_id == lease.id]
-        amounts = {"cpu": sum(part.cpu_milli for part in parts), "memory": sum(part.memory_bytes for part in parts)}
-        if lease.flavor is not None:
-            amounts[models[lease.flavor]] = lease.milli_gpu
         path = _path(rows, lease.project_id)
-        for resource, amount in amounts.items():
+        for resource, amount in _amounts(rows, lease).items():
             if any((node, resource) in quotas for node in path):
                 for node in path:
                     held[node, resource] = held.get((node, resource), 0) + amount
     return held
+
+
+def _amounts(rows: RowsOf, lease: Row) -> dict[str, int]:
+    """Return what a lease takes of each resource, without those of which it takes nothing."""
+    parts = [part for part in rows.lease_node if part.lease_id == lease.id]
+    amounts = {"cpu": sum(part.cpu_milli for part in parts), "memory": sum(part.memory_bytes for part in parts)}
+    if lease.flavor is not None:
+        (model,) = [flavor.gpu_model for flavor in rows.flavor if flavor.name == lease.flavor]
+        amounts[model] = lease.milli_gpu
+    return {resource: amount for resource, amount in amounts.items() if amount}
 
 
 def _path(rows: RowsOf, node: str) -> list[str]:
