@@ -11,10 +11,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, and_, bindparam, func, select, update
 
+from store.in_lists import in_lists
 from store.leader import Fence
 from store.tables import Lease, LeaseNode, Node
-
-CHUNK = 500  # leases named in one IN list
 
 _lease = Lease.__table__  # type: ignore[attr-defined]
 _part = LeaseNode.__table__  # type: ignore[attr-defined]
@@ -58,8 +57,8 @@ class ProgressOfLeases:
     def fetch(self, connection: Connection, /) -> dict[str, Progress]:
         """Return progress by lease."""
         found: dict[str, Progress] = {}
-        for first in range(0, len(self.lease_ids), CHUNK):
-            named = _lease.c.id.in_(self.lease_ids[first : first + CHUNK])
+        for some in in_lists(self.lease_ids):
+            named = _lease.c.id.in_(some)
             silent = select(func.count()).select_from(_part.join(_node, _node.c.id == _part.c.node_id))
             silent = silent.where(_part.c.lease_id == _lease.c.id, _part.c.is_gone.is_(False), _node.c.is_lost.is_(True))
             columns = (_lease.c.id, _lease.c.target, _lease.c.running_at_ms, _lease.c.ended_at_ms, _lease.c.released_at_ms)

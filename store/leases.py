@@ -17,10 +17,10 @@ from sqlalchemy.exc import IntegrityError
 
 from domain.states import JobState, JobTarget
 from store import tables
+from store.in_lists import in_lists
 from store.jobs import canonical
 from store.leader import Fence
 
-CHUNK = 500  # rows named in one IN list
 OPEN_LEASES_MAXIMUM = 200_000
 
 _job = tables.Job.__table__  # type: ignore[attr-defined]
@@ -89,13 +89,12 @@ class BindStarts:
 
 def _startable(connection: Connection, job_ids: Sequence[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    in_order = sorted(job_ids)
-    for first in range(0, len(in_order), CHUNK):
+    for some in in_lists(sorted(job_ids)):
         statement = (
             select(_job, _tier.c.grace_ms)
             .select_from(_job.join(_tier, _tier.c.name == _job.c.tier))
             .where(
-                _job.c.id.in_(in_order[first : first + CHUNK]),
+                _job.c.id.in_(some),
                 _job.c.state == JobState.QUEUED.value,
                 _job.c.target == JobTarget.RUN.value,
             )
@@ -267,13 +266,17 @@ class OpenLeases:
 
     def fetch(self, connection: Connection, /) -> tuple[OpenLease, ...]:
         """Return them in order of identifier."""
+        if self.ids is None:
+            return self._fetch(connection, [])
+        return tuple(lease for some in in_lists(sorted(self.ids)) for lease in self._fetch(connection, [_lease.c.id.in_(some)]))
+
+    def _fetch(self, connection: Connection, mine: Sequence[Any]) -> tuple[OpenLease, ...]:
         columns = (
             _lease.c.id, _lease.c.job_id, _lease.c.attempt, _lease.c.target, _lease.c.stop_cause, _lease.c.stop_requested_at_ms,
             _lease.c.limit_ms, _lease.c.grace_ms, _lease.c.granted_at_ms, _lease.c.running_at_ms, _lease.c.ended_at_ms,
             _job.c.state, _job.c.target.label("job_target"), _job.c.version, _job.c.attempt.label("job_attempt"), _job.c.maximum_attempts,
             _lease.c.tenant_id, _lease.c.handle,
         )  # fmt: skip
-        mine = [_lease.c.id.in_(self.ids)] if self.ids is not None else []
         statement = (
             select(*columns).select_from(_lease.join(_job, _job.c.id == _lease.c.job_id)).where(_lease.c.released_at_ms.is_(None), *mine)
         )

@@ -35,7 +35,6 @@ from store.observations import SilentNodes
 from store.scheduling import Loaded, LoadSnapshot
 
 LEADER = "scheduler"
-CHUNK = 500  # leases named in one question
 
 log = structlog.get_logger(__name__)
 
@@ -157,10 +156,7 @@ class Loop:
         bound = await self.store.run(BindStarts(fence, starts, now_ms))
         metrics.STARTS.inc(len(bound))
         metrics.STALE_STARTS.inc(len(starts) - len(bound))
-        leases: list[OpenLease] = []
-        for first in range(0, len(bound), CHUNK):
-            leases += await self.store.read(OpenLeases(bound[first : first + CHUNK]))
-        return leases
+        return await self.store.read(OpenLeases(bound))
 
     async def _execute(self, fence: Fence, leases: Sequence[OpenLease], now_ms: int, *, is_caught_up: bool) -> None:
         outcome = await self._executions.drive(leases, now_ms=now_ms, is_caught_up=is_caught_up)
