@@ -2,7 +2,7 @@
 
 Owns the order of things: archive fetched, process tree started, watched, stopped, proven gone, devices proven idle, reported. What is seen
 goes to the spool and nowhere else. Does not own the process tree (sandbox/), the lease table (telemetry.py) or which leases there
-are (daemon.py, which wrote the lease down before). A lease that fails before it has a process ends as any other: exited, then gone.
+are (roster.py, which wrote the lease down before). A lease that fails before it has a process ends as any other: exited, then gone.
 
 While the disk is full, output and progress are lost (with a note), the beginning and the end of a lease wait in memory, and a lease that is
 over gives its own directory back first.

@@ -1,7 +1,7 @@
 """Settings of the service's processes, read from the environment (prefix `TERRACED_`) and from command options.
 
 Each field says its unit and who should change it. The parts below (api, scheduler, agents, billing) take plain dataclasses of
-their own; `terraced/wiring.py` fills those from here, so that no part reads the environment by itself.
+their own; `terraced/serving.py` fills those from here, so that no part reads the environment by itself.
 """
 
 from __future__ import annotations

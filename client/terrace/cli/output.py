@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from pydantic import BaseModel
 from pydantic_core import to_json
 
-from terrace.cli.text import printable, write
+from terrace.cli.text import printable, write, write_now
 from terrace.models.fleet import FlavorAnswer, NodeAnswer, PriceAnswer, QuotaAnswer
 from terrace.models.jobs import EstimateAnswer, EventAnswer, JobAnswer, JobDetail, LogPiece
 from terrace.models.people import Identity, KeyAnswer, KeyCreated, ProjectAnswer, TenantAnswer, UserAnswer
@@ -268,8 +268,7 @@ class QuietOutput(Output):
 
     def logs(self, pieces: Iterable[LogPiece]) -> None:
         for piece in pieces:
-            sys.stdout.write(piece.text)
-            sys.stdout.flush()
+            write_now(piece.text)
 
     def events(self, events: Iterable[EventAnswer]) -> None:
         for event in events:

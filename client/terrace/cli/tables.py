@@ -14,7 +14,7 @@ from typing import Any
 
 from terrace import reasons, units
 from terrace.cli.output import Output
-from terrace.cli.text import Grid, printable, write, write_grid
+from terrace.cli.text import Grid, printable, write, write_grid, write_now
 from terrace.models.fleet import FlavorAnswer, NodeAnswer, PriceAnswer, QuotaAnswer
 from terrace.models.jobs import AttemptAnswer, EstimateAnswer, EventAnswer, JobAnswer, JobDetail, JobState, LogPiece
 from terrace.models.people import Identity, KeyAnswer, KeyCreated, ProjectAnswer, TenantAnswer, UserAnswer
@@ -94,8 +94,7 @@ class TableOutput(Output):
 
     def logs(self, pieces: Iterable[LogPiece]) -> None:
         for piece in pieces:
-            sys.stdout.write(piece.text)
-            sys.stdout.flush()
+            write_now(piece.text)
 
     def events(self, events: Iterable[EventAnswer]) -> None:
         for event in events:

@@ -36,6 +36,12 @@ def write(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 
+def write_now(text: str) -> None:
+    """Write text as it came and let the reader see it at once."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
 def write_grid(grid: Grid) -> None:
     """Write a grid as suits standard output."""
     if sys.stdout.isatty():
