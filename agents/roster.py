@@ -47,6 +47,11 @@ class Roster:
         return sorted(self._runs)
 
     @property
+    def tasks(self) -> list[asyncio.Task[None]]:
+        """What is under way, one task per lease."""
+        return list(self._tasks.values())
+
+    @property
     def job_ids(self) -> set[str]:
         """The jobs of the leases that run."""
         return {lease_run.assignment.job_id for lease_run in self._runs.values()}
@@ -87,8 +92,7 @@ class Roster:
         """End every lease because the agent itself is stopped. What is not gone by then dies with the agent; the next boot says so."""
         for lease_run in self._runs.values():
             lease_run.stop(min(lease_run.assignment.grace_ms, grace_ms), because_agent_stops=True)
-        tasks = list(self._tasks.values())
-        if tasks:
+        if tasks := self.tasks:
             _, late = await asyncio.wait(tasks, timeout=seconds_maximum)
             for task in late:
                 task.cancel()
@@ -134,6 +138,7 @@ class Roster:
             await self._kill(handle)
         if around.spool.memory_of(lease_id)[0] is not LeaseMemory.GONE:
             await around.report("lost", lease_id, {"message": message})
+            self._told_gone_ms[lease_id] = around.monotonic_ms()
             await report_when_idle(lease_id, device_uuids, around)
         if handle is not None:
             await self._discard(handle)

@@ -205,6 +205,14 @@ class World:
 
         return ask
 
+    def device_is(self, health: str, index: int = 0) -> Callable[[], Awaitable[bool]]:
+        """Return a question about a device's health as the service knows it."""
+
+        async def ask() -> bool:
+            return bool((await self.node())["devices"][index]["health"] == health)
+
+        return ask
+
     def node_is(self, state: str) -> Callable[[], Awaitable[bool]]:
         """Return a question about the node."""
 
