@@ -8,6 +8,7 @@ whether it may run *now* is the scheduler's.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from domain.jobs import Shape
@@ -35,26 +36,43 @@ class Refusing:
         raise InvalidError(code, f"{path}: {message}", field=path, limit=limit)
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On whose behalf jobs are prepared, and whether the executor can spread a gang over nodes."""
+
+    tenant_id: str
+    user_id: str
+    gangs_span_nodes: bool
+
+
 def prepare(
     specs: Sequence[JobSpec],
     fleet: FleetCatalog,
     tenant: TenantCatalog,
+    terms: Terms,
     *,
-    tenant_id: str,
     is_batch: bool,
-    gangs_span_nodes: bool,
     new_id: Callable[[str], str],
 ) -> list[NewJob]:
     """Return the jobs to store, in order; InvalidError names the first field that cannot be."""
     keys: dict[tuple[object, ...], jobs.ClassKey] = {}
     made = []
     for position, spec in enumerate(specs):
-        refusing = Refusing(f"jobs[{position}]." if is_batch else "", gangs_span_nodes=gangs_span_nodes)
+        refusing = Refusing(f"jobs[{position}]." if is_batch else "", gangs_span_nodes=terms.gangs_span_nodes)
         shape, limit_ms, project_id = _resolve(spec, fleet, tenant, refusing)
-        known = (project_id, shape, limit_ms, spec.priority)
+        is_preemptible = fleet.tiers[spec.tier].is_preemptible
+        known = (project_id, shape, limit_ms, spec.priority, is_preemptible)
         key = keys.get(known)
         if key is None:
-            key = keys[known] = jobs.class_key(tenant_id, project_id, shape, limit_ms=limit_ms, priority=spec.priority)
+            key = keys[known] = jobs.class_key(
+                terms.tenant_id,
+                project_id,
+                shape,
+                limit_ms=limit_ms,
+                priority=spec.priority,
+                user_id=terms.user_id,
+                is_preemptible=is_preemptible,
+            )
         made.append(
             NewJob(
                 id=new_id("job"),

@@ -43,6 +43,7 @@ class TierTerms:
     priority_minimum: int
     priority_maximum: int
     grace_ms: int
+    is_preemptible: bool
 
 
 @dataclass(frozen=True, slots=True)

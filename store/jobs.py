@@ -17,7 +17,8 @@ from sqlalchemy import Connection, bindparam, select, update
 
 from domain.jobs import Shape
 from domain.states import JobEvent, JobState, JobTarget, advance
-from store import hot, job_reads
+from scheduler.decision.where import ANYWHERE, Where
+from store import hot, job_reads, shapes
 from store.errors import InvalidError, NotFoundError, StaleError
 from store.job_reads import ClassAnswer, JobView
 from store.tables import Blob, Event, Job, JobClass
@@ -38,8 +39,10 @@ _JOB_COLUMNS = (
     "tier",
     "flavors", "replicas", "slices_per_replica", "milli_gpu_per_slice", "cpu_milli_per_replica", "memory_bytes_per_replica", "limit_ms",
     "entrypoint", "environment", "archive_sha256", "requirements", "maximum_attempts", "attempt", "submitted_at_ms",
+    "was_preempted",
 )  # fmt: skip
-_insert_class = hot.insert_into(_class, ("id", "tenant_id", "project_id", "shape", "limit_ms", "priority"), is_repeatable=True)
+_CLASS_COLUMNS = ("id", "tenant_id", "project_id", "shape", "limit_ms", "priority", "user_id", "is_preemptible", "place")
+_insert_class = hot.insert_into(_class, _CLASS_COLUMNS, is_repeatable=True)
 _insert_job = hot.insert_into(_job, _JOB_COLUMNS)
 _insert_event = hot.insert_into(_event, ("at_ms", "kind", "tenant_id", "job_id", "data"))
 _ANSWER_COLUMNS = tuple(ClassAnswer.__dataclass_fields__)
@@ -66,14 +69,28 @@ class ClassKey:
     shape: str
     limit_ms: int
     priority: int
+    user_id: str | None
+    is_preemptible: bool
+    place: str
 
 
 @lru_cache(maxsize=CLASS_KEYS_KEPT)
-def class_key(tenant_id: str, project_id: str, shape: Shape, *, limit_ms: int, priority: int) -> ClassKey:
+def class_key(
+    tenant_id: str,
+    project_id: str,
+    shape: Shape,
+    *,
+    limit_ms: int,
+    priority: int,
+    user_id: str | None = None,
+    is_preemptible: bool = True,
+    where: Where = ANYWHERE,
+) -> ClassKey:
     """Return the class of jobs of `shape`; equal arguments give equal identifiers, in every process and release."""
-    text = canonical(asdict(shape))
-    digest = hashlib.sha256(canonical([tenant_id, project_id, text, limit_ms, priority]).encode()).hexdigest()
-    return ClassKey(digest[:CLASS_ID_CHARACTERS], tenant_id, project_id, text, limit_ms, priority)
+    text, place = canonical(asdict(shape)), shapes.place_text(where)
+    fields = (tenant_id, project_id, text, limit_ms, priority, user_id, is_preemptible, place)
+    digest = hashlib.sha256(canonical(fields).encode()).hexdigest()
+    return ClassKey(digest[:CLASS_ID_CHARACTERS], *fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +156,7 @@ class SubmitJobs:
         row = _answer.run(connection, (key.id,)).fetchone()
         if row is not None:
             return ClassAnswer(*row)
-        _insert_class.run(connection, (key.id, key.tenant_id, key.project_id, key.shape, key.limit_ms, key.priority))
+        _insert_class.run(connection, tuple(getattr(key, name) for name in _CLASS_COLUMNS))
         return ClassAnswer()
 
     def _rows(self) -> Iterator[tuple[object, ...]]:
@@ -159,7 +176,7 @@ class SubmitJobs:
             owner, asked = shared[key.id]
             environment = canonical(job.environment) if job.environment else "{}"
             own = (canonical(job.entrypoint), environment, job.archive_sha256, job.requirements, job.maximum_attempts)
-            yield (job.id, *owner, job.name, *state, key.priority, job.tier, *asked, *own, 0, self.now_ms)
+            yield (job.id, *owner, job.name, *state, key.priority, job.tier, *asked, *own, 0, self.now_ms, False)
 
     def _view(self, job: NewJob, answer: ClassAnswer) -> JobView:
         shape, key = job.shape, job.job_class

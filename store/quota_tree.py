@@ -6,13 +6,26 @@ tenant has quotas of its own, else its tenant. The arithmetic is quotas/tree.py.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from fractions import Fraction
+from typing import Any
 
 from sqlalchemy import Connection, and_, or_, select
 
 from quotas.amount import Amount
-from quotas.tree import NodeKind, Quota, QuotaNode, Tree
+from quotas.tree import (
+    BorrowPreempt,
+    Fungibility,
+    NodeKind,
+    Preemption,
+    PreemptWithin,
+    Quota,
+    QuotaNode,
+    Reclaim,
+    Tree,
+    WhenCanBorrow,
+    WhenCanPreempt,
+)
 from store import tables
 
 _place = tables.QuotaNode.__table__  # type: ignore[attr-defined]
@@ -37,10 +50,26 @@ def read(connection: Connection, now_ms: int, *, only: Collection[str] | None = 
     nodes = connection.execute(places).all()
     # Jobs are charged at leaves: where one project has quotas, its tenant is an inner node and each of its projects a leaf.
     divided = {row.parent_id for row in nodes if row.kind == NodeKind.PROJECT and row.id in quotas}
-    return Tree(
-        QuotaNode(row.id, NodeKind(row.kind), row.parent_id, Fraction(row.weight_milli, 1_000), quotas.get(row.id, {}))
-        for row in nodes
-        if row.kind != NodeKind.PROJECT or row.parent_id in divided
+    return Tree(_node_of(row, quotas.get(row.id, {})) for row in nodes if row.kind != NodeKind.PROJECT or row.parent_id in divided)
+
+
+def _node_of(row: Any, quotas: Mapping[str, Quota]) -> QuotaNode:
+    """Return a row as a node of the tree."""
+    preemption = Preemption(
+        PreemptWithin(row.within_tenant),
+        Reclaim(row.reclaim_within_cohort),
+        BorrowPreempt(row.borrow_within_cohort),
+        row.borrow_max_priority,
+    )
+    return QuotaNode(
+        row.id,
+        NodeKind(row.kind),
+        row.parent_id,
+        Fraction(row.weight_milli, 1_000),
+        quotas,
+        preemption,
+        Fungibility(WhenCanBorrow(row.when_can_borrow), WhenCanPreempt(row.when_can_preempt)),
+        None if row.user_cap_milli_gpu is None else Amount(row.user_cap_milli_gpu),
     )
 
 

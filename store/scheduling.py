@@ -1,164 +1,327 @@
-"""Rows -> what the scheduler decides on: one consistent, frozen snapshot of fleet, quotas, leases and queue.
+"""Rows -> what the scheduler decides on: fleet, quotas, leases, queue and calendar, from one consistent state of the database.
 
-Owns only the reading. Queued jobs come grouped by class; only open rows are read, so the cost follows the work in hand, not the history.
-Called by scheduler.service (to decide) and api (to estimate). Which quota node a job charges is store/quota_tree.py.
+Owns only the reading and how the parts become one frozen snapshot. Only open rows are read, so the cost follows the work in hand, not the
+history. Called by scheduler.service (whose index keeps the parts up to date) and api (to estimate). Which quota node a job charges is
+store/quota_tree.py, the jobs and leases themselves are store/live_rows.py.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, and_, select
+from sqlalchemy import Connection, and_, func, select
 
 from domain.slices import DeviceHealth, DeviceMode, Flavor, Slice
-from domain.states import JobState, JobTarget
+from domain.states import LeaseEndCause
+from quotas.decay import Memory
 from quotas.tree import Tree
 from scheduler.decision import snapshot as decision
-from store import quota_tree, shapes, tables
-
-QUEUE_MAXIMUM = 200_000  # jobs read in one cycle, oldest first; the rest waits for a later cycle
+from store import calendar, live_rows, quota_tree, tables
+from store.live_rows import Answer, ClassRow
 
 _node = tables.Node.__table__  # type: ignore[attr-defined]
 _device = tables.Device.__table__  # type: ignore[attr-defined]
 _flavor = tables.Flavor.__table__  # type: ignore[attr-defined]
 _lease = tables.Lease.__table__  # type: ignore[attr-defined]
-_slice = tables.LeaseSlice.__table__  # type: ignore[attr-defined]
 _part = tables.LeaseNode.__table__  # type: ignore[attr-defined]
-_job = tables.Job.__table__  # type: ignore[attr-defined]
-_class = tables.JobClass.__table__  # type: ignore[attr-defined]
-_tier = tables.Tier.__table__  # type: ignore[attr-defined]
+_quota = tables.Quota.__table__  # type: ignore[attr-defined]
+_tenant = tables.Tenant.__table__  # type: ignore[attr-defined]
+_nomination = tables.Nomination.__table__  # type: ignore[attr-defined]
+_memory = tables.FairShareMemory.__table__  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True, slots=True)
+class FleetRows:
+    """Nodes that have reported, what they have, and how their names map to rows."""
+
+    nodes: Sequence[decision.Node]
+    flavors: Mapping[str, Flavor]
+    node_ids: Mapping[str, str]
+    device_ids: Mapping[tuple[str, int], str]
+
+
+@dataclass(frozen=True, slots=True)
+class TermsRows:
+    """What operators set: policy, quota tree without usage, calendar, suspended tenants.
+
+    `changes_at_ms` is when the dates of quota rows next change the tree.
+    """
+
+    policy: decision.Policy
+    tree: Tree
+    changes_at_ms: int | None
+    calendar: calendar.Calendar
+    suspended: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class NominationRow:
+    """A nomination; the class whose job it is."""
+
+    nomination: decision.Nomination
+    class_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Everything that decisions rest on, at one moment. Running jobs come with their projects."""
+
+    now_ms: int
+    fleet: FleetRows
+    terms: TermsRows
+    queued: Mapping[str, Sequence[decision.PendingJob]]
+    classes: Mapping[str, ClassRow]
+    running: Sequence[tuple[decision.RunningJob, str]]
+    nominations: Sequence[NominationRow]
+    preemptions: Sequence[tuple[decision.Pool, int]]
+    memory: Memory | None
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A snapshot and what is needed to apply a plan that was made from it."""
+    """A snapshot and what is needed to apply a plan that was made from it. `held`: classes of suspended tenants."""
 
     snapshot: decision.Snapshot
     class_ids: Mapping[decision.ClassKey, str]
     node_ids: Mapping[str, str]
     device_ids: Mapping[tuple[str, int], str]
-    answers: Mapping[str, tuple[str | None, str | None, int | None, int | None]]  # class id -> (code, data, forecast_start, not_before)
+    answers: Mapping[str, Answer]  # by class
+    held: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRows:
+    """Read everything that a decision at `now_ms` may know. `base` is the policy where no operator chose."""
+
+    now_ms: int
+    base: decision.Policy
+
+    def fetch(self, connection: Connection, /) -> Rows:
+        """Return the rows."""
+        fleet = read_fleet(connection)
+        terms = read_terms(connection, self.now_ms, self.base)
+        queued = live_rows.queued(connection)
+        nominations = _nominations(connection, fleet)
+        class_ids = {*queued, *(item.class_id for item in nominations)}
+        return Rows(
+            now_ms=self.now_ms,
+            fleet=fleet,
+            terms=terms,
+            queued=queued,
+            classes=live_rows.classes(connection, class_ids),
+            running=live_rows.running(connection),
+            nominations=nominations,
+            preemptions=_preemptions(connection, self.now_ms),
+            memory=_read_memory(connection, terms.policy),
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class LoadSnapshot:
-    """Read everything that one decision at `now_ms` may know."""
+    """Read the rows and make one snapshot of them: the plain way, which the scheduler's index must agree with."""
 
     now_ms: int
-    policy: decision.Policy
+    base: decision.Policy
 
     def fetch(self, connection: Connection, /) -> Loaded:
         """Return the snapshot and its keys."""
-        flavors = _flavors(connection)
-        nodes, node_ids, device_ids = _nodes(connection)
-        tree = quota_tree.read(connection, self.now_ms)
-        running = _running(connection, tree)
-        classes, class_ids, answers = _queue(connection, tree)
-        snapshot = decision.from_rows(
-            now_ms=self.now_ms, policy=self.policy, nodes=nodes, flavors=flavors, tree=tree, running=running, classes=classes
-        )
-        return Loaded(snapshot, class_ids, node_ids, device_ids, answers)
+        return loaded_from(LoadRows(self.now_ms, self.base).fetch(connection))
 
 
-def _flavors(connection: Connection) -> dict[str, Flavor]:
+@dataclass(frozen=True, slots=True)
+class LoadTerms:
+    """Read what operators set."""
+
+    now_ms: int
+    base: decision.Policy
+
+    def fetch(self, connection: Connection, /) -> TermsRows:
+        """Return it."""
+        return read_terms(connection, self.now_ms, self.base)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadFleet:
+    """Read nodes, devices and flavors."""
+
+    def fetch(self, connection: Connection, /) -> FleetRows:
+        """Return them."""
+        return read_fleet(connection)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkRows:
+    """What rows say of some jobs: as in `Rows`, of those jobs only."""
+
+    queued: Mapping[str, Sequence[decision.PendingJob]]
+    classes: Mapping[str, ClassRow]
+    running: Sequence[tuple[decision.RunningJob, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadJobs:
+    """Read the rows of named jobs. A job that is neither queued nor under an open lease is not among them."""
+
+    job_ids: Sequence[str]
+    known_classes: frozenset[str] = frozenset()
+
+    def fetch(self, connection: Connection, /) -> WorkRows:
+        """Return them, with the classes that are not known yet."""
+        queued = live_rows.queued(connection, self.job_ids)
+        classes = live_rows.classes(connection, queued.keys() - self.known_classes)
+        return WorkRows(queued, classes, live_rows.running(connection, self.job_ids))
+
+
+def loaded_from(rows: Rows) -> Loaded:
+    """Return the snapshot that `rows` stand for."""
+    terms, fleet = rows.terms, rows.fleet
+    keys = {class_id: row.key_of(terms.tree) for class_id, row in rows.classes.items()}
+    waiting = [class_id for class_id in rows.queued if rows.classes[class_id].tenant_id not in terms.suspended]
+    snapshot = decision.from_rows(
+        now_ms=rows.now_ms,
+        policy=terms.policy,
+        nodes=fleet.nodes,
+        flavors=fleet.flavors,
+        tree=terms.tree,
+        running=[charged(job, project, terms.tree) for job, project in rows.running],
+        classes=decision.order_classes(decision.JobClass(keys[class_id], rows.queued[class_id]) for class_id in waiting),
+        capacity_reservations=terms.calendar.reservations,
+        maintenance_windows=terms.calendar.maintenance,
+        nominations=[replace(item.nomination, key=keys[item.class_id]) for item in rows.nominations],
+        recent_preemptions=by_pool(rows.preemptions),
+        past=rows.memory.past() if rows.memory is not None else None,
+    )
+    return Loaded(
+        snapshot,
+        {keys[class_id]: class_id for class_id in waiting},
+        fleet.node_ids,
+        fleet.device_ids,
+        {class_id: row.answer for class_id, row in rows.classes.items()},
+        sorted(rows.queued.keys() - set(waiting)),
+    )
+
+
+def charged(job: decision.RunningJob, project_id: str, tree: Tree) -> decision.RunningJob:
+    """Return `job` charged to the leaf of this tree."""
+    leaf = quota_tree.leaf(tree, job.tenant, project_id)
+    return job if leaf == job.tenant else replace(job, tenant=leaf)
+
+
+def by_pool(preemptions: Sequence[tuple[decision.Pool, int]]) -> dict[decision.Pool, list[int]]:
+    """Return the times of preemptions by pool, oldest first."""
+    found: dict[decision.Pool, list[int]] = {}
+    for pool, at_ms in preemptions:
+        found.setdefault(pool, []).append(at_ms)
+    return found
+
+
+def read_fleet(connection: Connection) -> FleetRows:
+    """Return nodes, devices and flavors, in order of name."""
     rows = connection.execute(select(_flavor.c.name, _flavor.c.gpu_model, _flavor.c.mode, _flavor.c.milli_gpu).order_by(_flavor.c.name))
-    return {row.name: Flavor(row.name, row.gpu_model, DeviceMode(row.mode), row.milli_gpu) for row in rows}
-
-
-def _nodes(connection: Connection) -> tuple[list[decision.Node], dict[str, str], dict[tuple[str, int], str]]:
+    flavors = {row.name: Flavor(row.name, row.gpu_model, DeviceMode(row.mode), row.milli_gpu) for row in rows}
     devices: dict[str, list[Any]] = {}
-    for row in connection.execute(select(_device).order_by(_device.c.node_id, _device.c.device_index)):
+    columns = (
+        _device.c.id,
+        _device.c.node_id,
+        _device.c.device_index,
+        _device.c.gpu_model,
+        _device.c.mode,
+        _device.c.health,
+        _device.c.island,
+    )
+    for row in connection.execute(select(*columns).order_by(_device.c.node_id, _device.c.device_index)):
         devices.setdefault(row.node_id, []).append(row)
     nodes, node_ids, device_ids = [], {}, {}
     for row in connection.execute(select(_node).where(_node.c.heartbeat_at_ms.is_not(None)).order_by(_node.c.name)):
         mine = devices.get(row.id, [])
         node_ids[row.name] = row.id
         device_ids.update({(row.name, device.device_index): device.id for device in mine})
-        nodes.append(
-            decision.Node(
-                name=row.name,
-                site=row.site,
-                rack=row.rack or "",
-                gpu_model=row.gpu_model,
-                devices=tuple(
-                    decision.Device(device.device_index, device.gpu_model, DeviceMode(device.mode), DeviceHealth(device.health))
-                    for device in mine
-                ),
-                cpu_milli=row.cpu_milli,
-                memory_bytes=row.memory_bytes,
-                is_schedulable=not (row.is_cordoned or row.is_draining or row.is_lost),
-                labels=json.loads(row.labels),
-            )
-        )
-    return nodes, node_ids, device_ids
+        nodes.append(_node_of(row, mine))
+    return FleetRows(nodes, flavors, node_ids, device_ids)
 
 
-def _running(connection: Connection, tree: Tree) -> list[decision.RunningJob]:
-    is_open = _lease.c.released_at_ms.is_(None)
-    slices: dict[str, list[Slice]] = {}
-    columns = (_slice.c.lease_id, _slice.c.replica, _node.c.name, _device.c.device_index, _slice.c.milli_gpu, _slice.c.profile)
-    joined = _slice.join(_lease, _lease.c.id == _slice.c.lease_id).join(_node, _node.c.id == _slice.c.node_id)
-    joined = joined.join(_device, _device.c.id == _slice.c.device_id)
-    statement = select(*columns).select_from(joined).where(is_open).order_by(_slice.c.lease_id, _slice.c.ordinal)
-    for lease_id, *rest in connection.execute(statement):
-        slices.setdefault(lease_id, []).append(Slice(*rest))
-    first_nodes: dict[str, str] = {}
-    in_order = (_part.c.lease_id, _part.c.role, _node.c.name)
-    parts = _part.join(_lease, _lease.c.id == _part.c.lease_id).join(_node, _node.c.id == _part.c.node_id)
-    for row in connection.execute(select(_part.c.lease_id, _node.c.name).select_from(parts).where(is_open).order_by(*in_order)):
-        first_nodes.setdefault(row.lease_id, row.name)
-    columns = (_lease, _job.c.seq, _job.c.submitted_at_ms, _job.c.priority, _class.c.shape, _tier.c.is_preemptible)
-    joined = _lease.join(_job, _job.c.id == _lease.c.job_id).join(_class, _class.c.id == _job.c.class_id)
-    joined = joined.join(_tier, _tier.c.name == _job.c.tier)
-    found = []
-    for row in connection.execute(select(*columns).select_from(joined).where(is_open).order_by(_job.c.seq)):
-        shape, held = shapes.shape_of(row.shape), tuple(slices.get(row.id, ()))
-        by_replica = {item.replica: item.node for item in held}
-        found.append(
-            decision.RunningJob(
+def _node_of(row: Any, devices: Sequence[Any]) -> decision.Node:
+    return decision.Node(
+        name=row.name,
+        site=row.site,
+        rack=row.rack or "",
+        gpu_model=row.gpu_model,
+        devices=tuple(
+            decision.Device(item.device_index, item.gpu_model, DeviceMode(item.mode), DeviceHealth(item.health), island=item.island)
+            for item in devices
+        ),
+        cpu_milli=row.cpu_milli,
+        memory_bytes=row.memory_bytes,
+        is_schedulable=not (row.is_cordoned or row.is_draining or row.is_lost),
+        labels=json.loads(row.labels),
+        taints=tuple(json.loads(row.taints)),
+    )
+
+
+def read_terms(connection: Connection, now_ms: int, base: decision.Policy) -> TermsRows:
+    """Return what operators set, as it is in force at `now_ms`."""
+    edges = (
+        select(func.min(column)).where(column > now_ms).scalar_subquery() for column in (_quota.c.valid_from_ms, _quota.c.valid_until_ms)
+    )
+    ahead = [edge for edge in connection.execute(select(*edges)).one() if edge is not None]
+    return TermsRows(
+        policy=calendar.read_policy(connection, base),
+        tree=quota_tree.read(connection, now_ms),
+        changes_at_ms=min(ahead, default=None),
+        calendar=calendar.read(connection, now_ms),
+        suspended=frozenset(connection.execute(select(_tenant.c.id).where(_tenant.c.is_suspended.is_(True))).scalars()),
+    )
+
+
+def _nominations(connection: Connection, fleet: FleetRows) -> list[NominationRow]:
+    rows = connection.execute(select(_nomination).order_by(_nomination.c.position)).all()
+    if not rows:
+        return []
+    places = {device_id: place for place, device_id in fleet.device_ids.items()}
+    names = {node_id: name for name, node_id in fleet.node_ids.items()}
+    return [
+        NominationRow(
+            decision.Nomination(
                 job=row.job_id,
                 attempt=row.attempt,
-                lease_id=row.id,
-                tenant=quota_tree.leaf(tree, row.tenant_id, row.project_id),
-                shape=shape,
-                started_ms=row.granted_at_ms,
-                limit_ms=row.limit_ms + row.grace_ms,
-                seq=row.seq,
-                submitted_ms=row.submitted_at_ms,
+                slices=tuple(
+                    Slice(replica, *places[device_id], milli_gpu)
+                    for replica, device_id, milli_gpu in json.loads(row.slices)
+                    if device_id in places
+                ),
+                expires_ms=row.expires_at_ms,
+                nodes=tuple(names.get(node_id, "") for node_id in json.loads(row.node_ids)),
                 flavor=row.flavor,
-                slices=held,
-                nodes=tuple(by_replica.get(replica, first_nodes.get(row.id, "")) for replica in range(shape.replicas)),
-                priority=row.priority,
-                is_preemptible=row.is_preemptible,
-            )
+                victims=tuple(json.loads(row.victims)),
+                releases_ms=row.releases_at_ms,
+            ),
+            row.class_id,
         )
-    return found
+        for row in rows
+    ]
 
 
-def _queue(
-    connection: Connection, tree: Tree
-) -> tuple[list[decision.JobClass], dict[decision.ClassKey, str], dict[str, tuple[str | None, str | None, int | None, int | None]]]:
-    waiting = and_(_job.c.state == JobState.QUEUED.value, _job.c.target == JobTarget.RUN.value)
-    columns = (_job.c.id, _job.c.seq, _job.c.submitted_at_ms, _job.c.attempt, _job.c.class_id)
-    jobs: dict[str, list[decision.PendingJob]] = {}
-    for row in connection.execute(select(*columns).where(waiting).order_by(_job.c.seq).limit(QUEUE_MAXIMUM)):
-        jobs.setdefault(row.class_id, []).append(decision.PendingJob(row.id, row.seq, row.submitted_at_ms, row.attempt + 1))
-    classes, class_ids, answers = [], {}, {}
-    with_jobs = select(_class).where(_class.c.id.in_(select(_job.c.class_id).where(waiting).distinct()))
-    for row in connection.execute(with_jobs):
-        if row.id not in jobs:
-            continue
-        key = decision.ClassKey(
-            tenant=quota_tree.leaf(tree, row.tenant_id, row.project_id),
-            shape=shapes.shape_of(row.shape),
-            limit_ms=row.limit_ms,
-            priority=row.priority,
-            project=row.project_id,
-        )
-        class_ids[key] = row.id
-        answers[row.id] = (row.reason_code, row.reason_data, row.forecast_start_ms, row.not_before_ms)
-        classes.append(decision.JobClass(key, jobs[row.id]))
-    return decision.order_classes(classes), class_ids, answers
+def _preemptions(connection: Connection, now_ms: int) -> list[tuple[decision.Pool, int]]:
+    """Return (pool, when) of the jobs that were told to leave for others within the last hour, oldest first."""
+    causes = (LeaseEndCause.PREEMPTED.value, LeaseEndCause.RECLAIMED.value)
+    recent = and_(_lease.c.stop_requested_at_ms > now_ms - decision.HOUR_MS, _lease.c.stop_cause.in_(causes))
+    head = and_(_part.c.lease_id == _lease.c.id, _part.c.role == "head")
+    joined = _lease.join(_part, head).join(_node, _node.c.id == _part.c.node_id).outerjoin(_flavor, _flavor.c.name == _lease.c.flavor)
+    statement = select(_node.c.site, _flavor.c.gpu_model, _lease.c.stop_requested_at_ms).select_from(joined).where(recent)
+    return [
+        ((site, model or ""), at_ms)
+        for site, model, at_ms in connection.execute(statement.order_by(_lease.c.stop_requested_at_ms, _lease.c.id))
+    ]
+
+
+def _read_memory(connection: Connection, policy: decision.Policy) -> Memory | None:
+    """Return what fair sharing remembers; None when it does not look back, or remembers nothing by this half-life."""
+    if not policy.fair_sharing or not policy.fair_share_half_life_ms:
+        return None
+    row = connection.execute(select(_memory).where(_memory.c.name == calendar.POLICY_NAME)).first()
+    if row is None or row.half_life_ms != policy.fair_share_half_life_ms:
+        return None
+    return Memory(row.half_life_ms, row.observed_at_ms, {node: dict(sums) for node, sums in json.loads(row.sums).items()})

@@ -19,7 +19,7 @@ from billing.calc.rating import cost_units
 from domain.reasons import Reason
 from scheduler.decision import explain
 from scheduler.decision.snapshot import ClassKey, Policy
-from store import fleet, quota_tree, scheduling
+from store import fleet, quota_tree, scheduling, shapes
 from store.identity import Principal
 from store.jobs import NewJob
 from terrace.models.jobs import EstimateAnswer, JobSpec
@@ -64,8 +64,8 @@ async def estimate(request: Request, principal: Estimates, sent: JobSpec) -> Any
     catalog = await state.catalogs.fleet(is_fresh=True)
     tenant = await state.catalogs.tenant(tenant_id, is_fresh=True)
     spans = state.settings.gangs_span_nodes
-    terms = {"tenant_id": tenant_id, "is_batch": False, "gangs_span_nodes": spans, "new_id": clock.new_id}
-    job = submission.prepare([sent], catalog, tenant, **terms)[0]
+    terms = submission.Terms(tenant_id, principal.user_id, gangs_span_nodes=spans)
+    job = submission.prepare([sent], catalog, tenant, terms, is_batch=False, new_id=clock.new_id)[0]
     now_ms = clock.now_ms()
     async with state.estimates_at_once:
         loaded = await state.store.read(scheduling.LoadSnapshot(now_ms, Policy(spans_nodes=spans)))
@@ -76,9 +76,11 @@ async def estimate(request: Request, principal: Estimates, sent: JobSpec) -> Any
 
 
 def _key(loaded: scheduling.Loaded, job: NewJob, tenant_id: str) -> ClassKey:
-    project_id = job.job_class.project_id
-    leaf = quota_tree.leaf(loaded.snapshot.tree, tenant_id, project_id)
-    return ClassKey(leaf, job.shape, job.job_class.limit_ms, job.job_class.priority, project_id)
+    made = job.job_class
+    leaf = quota_tree.leaf(loaded.snapshot.tree, tenant_id, made.project_id)
+    return ClassKey(
+        leaf, job.shape, made.limit_ms, made.priority, made.project_id, made.user_id, made.is_preemptible, shapes.place_of(made.place)
+    )
 
 
 def _answer(

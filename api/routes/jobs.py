@@ -116,7 +116,8 @@ async def _command(request: Request, principal: Principal, specs: Sequence[JobSp
     if tenant_id is None or tenant is None:
         raise InvalidError("no_tenant", "this key belongs to no tenant, so it cannot submit jobs")
     settings: ApiSettings = request.app.state.settings
-    jobs = await prepare(catalogs, specs, tenant_id=tenant_id, is_batch=is_batch, gangs_span_nodes=settings.gangs_span_nodes)
+    terms = submission.Terms(tenant_id, principal.user_id, gangs_span_nodes=settings.gangs_span_nodes)
+    jobs = await prepare(catalogs, specs, terms, is_batch=is_batch)
     maximum = settings.open_jobs_maximum
     if await catalogs.count_open_jobs(tenant_id, len(jobs)) > maximum:
         message = f"the tenant may have at most open_jobs_maximum = {maximum} jobs that have not ended"
@@ -125,18 +126,16 @@ async def _command(request: Request, principal: Principal, specs: Sequence[JobSp
     return SubmitJobs(submitter, jobs, clock.now_ms(), is_batch)
 
 
-async def prepare(catalogs: Catalogs, specs: Sequence[JobSpec], *, tenant_id: str, is_batch: bool, gangs_span_nodes: bool) -> list[NewJob]:
+async def prepare(catalogs: Catalogs, specs: Sequence[JobSpec], terms: submission.Terms, *, is_batch: bool) -> list[NewJob]:
     """Return the jobs to store; a refusal is decided on catalogs read now, an acceptance may rest on slightly older ones."""
 
     def checked(fleet: FleetCatalog, tenant: TenantCatalog) -> list[NewJob]:
-        return submission.prepare(
-            specs, fleet, tenant, tenant_id=tenant_id, is_batch=is_batch, gangs_span_nodes=gangs_span_nodes, new_id=clock.new_id
-        )
+        return submission.prepare(specs, fleet, tenant, terms, is_batch=is_batch, new_id=clock.new_id)
 
     try:
-        return checked(await catalogs.fleet(), await catalogs.tenant(tenant_id))
+        return checked(await catalogs.fleet(), await catalogs.tenant(terms.tenant_id))
     except InvalidError:
-        return checked(await catalogs.fleet(is_fresh=True), await catalogs.tenant(tenant_id, is_fresh=True))
+        return checked(await catalogs.fleet(is_fresh=True), await catalogs.tenant(terms.tenant_id, is_fresh=True))
 
 
 def _one(accepted: list[JobView]) -> Mapping[str, Any]:

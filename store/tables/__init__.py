@@ -3,7 +3,7 @@
 Conventions: identifiers are text made by `domain.ids`; times are UTC milliseconds in `*_at_ms`; open-ended or unset
 times are NULL; amounts of GPU are milli-GPU; money is integers in the currency's smallest accounted unit; JSON columns
 hold canonical text. What the database can enforce it enforces: see `leases.DeviceClaim` for the first invariant of
-the design. Grouped by what they describe: people, fleet, jobs, leases, records.
+the design. Grouped by what they describe: people, fleet, jobs, leases, scheduling, records.
 """
 
 from sqlalchemy import BigInteger, Integer, String
@@ -15,11 +15,19 @@ from store.tables.jobs import Attempt, Blob, Job, JobClass, LogChunk
 from store.tables.leases import DeviceClaim, Lease, LeaseNode, LeaseSlice
 from store.tables.people import ApiKey, Project, Quota, QuotaNode, Tenant, User
 from store.tables.records import Event, IdempotencyRecord, Leader, Observation, UsageLine
+from store.tables.scheduling import (
+    CapacityReservation,
+    FairShareMemory,
+    ForecastRecord,
+    MaintenanceWindow,
+    Nomination,
+    SchedulingPolicy,
+)
 
 __all__ = [
-    "ApiKey", "Attempt", "Blob", "Device", "DeviceClaim", "Event", "Flavor", "IdempotencyRecord", "Job",
-    "JobClass", "Leader", "Lease", "LeaseNode", "LeaseSlice", "LogChunk", "Node", "Observation", "Price",
-    "Project", "Quota", "QuotaNode", "Tenant", "Tier", "UsageLine", "User",
+    "ApiKey", "Attempt", "Blob", "CapacityReservation", "Device", "DeviceClaim", "Event", "FairShareMemory", "Flavor", "ForecastRecord",
+    "IdempotencyRecord", "Job", "JobClass", "Leader", "Lease", "LeaseNode", "LeaseSlice", "LogChunk", "MaintenanceWindow", "Node",
+    "Nomination", "Observation", "Price", "Project", "Quota", "QuotaNode", "SchedulingPolicy", "Tenant", "Tier", "UsageLine", "User",
 ]  # fmt: skip
 
 # Times, amounts and sequence numbers outgrow 32 bits. SQLite's INTEGER has 64 already and must keep its name to number rows by itself.

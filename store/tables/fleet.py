@@ -29,6 +29,7 @@ class Node(SQLModel, table=True):
     agent_boot_id: str | None = None  # changes when the agent restarts: its old leases cannot be alive
     isolation: str | None = None  # what the agent can do: "namespaces" or "none"
     labels: str = "{}"  # JSON object
+    taints: str = "[]"  # JSON list: only jobs that tolerate all of them are placed here
     registered_at_ms: int
     heartbeat_at_ms: int | None = None
 
@@ -50,6 +51,7 @@ class Device(SQLModel, table=True):
     memory_bytes: int
     cells: int = 1  # memory slices: 1 for devices without MIG
     mode: str = "whole"
+    island: int = 0  # devices of one node with the same number are joined by NVLink
     health: str = "healthy"
     health_detail: str | None = None
     is_simulated: bool = False

@@ -18,7 +18,7 @@ def _one_of(column: str, words: Iterable[str]) -> str:
 
 
 class JobClass(SQLModel, table=True):
-    """Jobs of one tenant, project, shape, limit and priority. The scheduler's newest answer for them lives here, once."""
+    """Jobs that are alike for the scheduler. Its newest answer for them lives here, once."""
 
     __tablename__ = "job_class"
 
@@ -28,6 +28,9 @@ class JobClass(SQLModel, table=True):
     shape: str  # JSON of domain.jobs.Shape
     limit_ms: int
     priority: int
+    user_id: str | None = None  # the account whose jobs these are
+    is_preemptible: bool = True
+    place: str = "{}"  # JSON of what the job demands of its nodes beside its shape: labels, tolerated taints, sites, closeness
     reason_code: str | None = None
     reason_data: str | None = None  # JSON object
     reason_unblocks_when: str | None = None
@@ -83,6 +86,8 @@ class Job(SQLModel, table=True):
     failure_class: str | None = None
     message: str | None = None
     progress: str | None = None  # JSON: newest progress report of the current attempt
+    was_preempted: bool = False  # an attempt was stopped for another job: it does not fight back
+    checkpoint_at_ms: int | None = None  # when the current attempt last said that its work is saved
 
 
 class Attempt(SQLModel, table=True):

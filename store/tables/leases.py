@@ -27,6 +27,7 @@ class Lease(SQLModel, table=True):
         Index("lease_by_tenant", "tenant_id", "ended_at_ms"),
         Index("lease_by_end", "ended_at_ms"),
         Index("lease_to_rate", "rated_at_ms", "ended_at_ms"),
+        Index("lease_by_stop", "stop_requested_at_ms"),
         CheckConstraint("running_at_ms IS NULL OR running_at_ms >= granted_at_ms", name="lease_runs_after_grant"),
         CheckConstraint("running_at_ms IS NULL OR ended_at_ms IS NULL OR ended_at_ms >= running_at_ms", name="lease_ends_after_run"),
         CheckConstraint("ended_at_ms IS NULL OR ended_at_ms >= granted_at_ms", name="lease_ends_after_grant"),
@@ -46,6 +47,8 @@ class Lease(SQLModel, table=True):
     target: str = "run"  # run | stop
     stop_cause: str | None = None  # a LeaseEndCause, set with target = stop
     stop_requested_at_ms: int | None = None
+    preemption_cause: str | None = None  # a PreemptionCause, set with stop_cause preempted or reclaimed
+    beneficiary_job_id: str | None = None  # the job that it was stopped for
     token: str  # Ray's token for this lease
     limit_ms: int
     grace_ms: int

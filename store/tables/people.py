@@ -20,6 +20,13 @@ class QuotaNode(SQLModel, table=True):
     name: str
     parent_id: str | None = Field(default=None, foreign_key="quota_node.id", index=True)
     weight_milli: int = 1_000
+    within_tenant: str = "never"  # quotas.tree.PreemptWithin
+    reclaim_within_cohort: str = "never"  # quotas.tree.Reclaim
+    borrow_within_cohort: str = "never"  # quotas.tree.BorrowPreempt
+    borrow_max_priority: int | None = None
+    when_can_borrow: str = "borrow"  # quotas.tree.WhenCanBorrow
+    when_can_preempt: str = "try_next_flavor"  # quotas.tree.WhenCanPreempt
+    user_cap_milli_gpu: int | None = None  # of all models, that one user may hold here; NULL = no cap
 
 
 class Tenant(SQLModel, table=True):
