@@ -6,7 +6,10 @@ row, so a crash in between leaves a file that does not work and no key that nobo
 
 from __future__ import annotations
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from api import auth, clock
@@ -19,12 +22,13 @@ KEY_FILE_MODE = 0o600
 
 def first_operator(store: Store, key_path: Path) -> bool:
     """Make the first operator and write its key to `key_path`; False, changing nothing, when an operator has a key that works already."""
-    if store.read_blocking(HasOperator(clock.now_ms())):
-        return False
-    secret = auth.new_secret()
-    _write(key_path, secret.bearer)
-    command = CreateFirstOperator(clock.new_id("usr"), OPERATOR_NAME, secret.key_id, secret.sha256, clock.now_ms())
-    return store.run_blocking(command)
+    with _alone(key_path):
+        if store.read_blocking(HasOperator(clock.now_ms())):
+            return False
+        secret = auth.new_secret()
+        _write(key_path, secret.bearer)
+        command = CreateFirstOperator(clock.new_id("usr"), OPERATOR_NAME, secret.key_id, secret.sha256, clock.now_ms())
+        return store.run_blocking(command)
 
 
 def node_key(store: Store, key_path: Path, *, node: str) -> bool:
@@ -35,6 +39,14 @@ def node_key(store: Store, key_path: Path, *, node: str) -> bool:
     _write(key_path, secret.bearer)
     store.run_blocking(CreateNodeKey(secret.key_id, clock.new_id("usr"), "agent", secret.sha256, node, None, clock.now_ms()))
     return True
+
+
+@contextmanager
+def _alone(key_path: Path) -> Iterator[None]:
+    """Wait until no other process writes this file: replicas that share a state directory start together, and only one key works."""
+    with key_path.with_name(f".{key_path.stem}.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _works(store: Store, bearer: str, node: str) -> bool:

@@ -6,6 +6,7 @@ Every step adds what is missing and changes nothing that is there, so it runs at
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 
 from api import bootstrap as keys
 from store import migrate
@@ -19,21 +20,37 @@ from terraced.settings import Settings
 
 def prepare_schema(settings: Settings) -> None:
     """Bring the schema to this release; NotReadyError names the setting when the database cannot be used."""
-    try:
+    with _database(settings):
         migrate.upgrade(settings.effective_database_url)
+
+
+@contextlib.contextmanager
+def _database(settings: Settings) -> Iterator[None]:
+    """Say in one sentence what is wrong with the database, whoever raised it."""
+    try:
+        yield
     except (migrate.SchemaError, ValueError) as error:
         raise preflight.NotReadyError("database_url", str(error)) from error
     except Exception as error:  # drivers raise many kinds; at this point each means the same to the person who typed the command
         raise preflight.NotReadyError("database_url", f"the database cannot be used: {_first_line(error)}") from error
 
 
-def prepare_database(settings: Settings) -> None:
-    """Bring the schema to this release, add seeds and, where there is none, the first operator."""
-    prepare_schema(settings)
+def check_schema(settings: Settings) -> None:
+    """Refuse a database that is not at this release's schema; NotReadyError says what to do."""
+    with _database(settings):
+        migrate.check(settings.effective_database_url)
+
+
+def prepare_database(settings: Settings, *, is_migrated: bool = False) -> bool:
+    """Bring the schema to this release (`is_migrated`: only check it), add seeds and, where there is none, the first operator.
+
+    Return whether the operator is new and the key file with it.
+    """
+    (check_schema if is_migrated else prepare_schema)(settings)
     store = Store.open(settings.effective_database_url)
     try:
         store.run_blocking(Seed(clock.now_ms()))
-        keys.first_operator(store, settings.operator_key_path)
+        return keys.first_operator(store, settings.operator_key_path)
     finally:
         store.close()
 

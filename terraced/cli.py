@@ -73,15 +73,21 @@ def up_command(
 
 
 @app.command()
-def init(state_dir: StateDir = None, database_url: DatabaseUrl = None) -> None:
-    """Prepare the database and write the first operator's key into the state directory."""
+def init(
+    state_dir: StateDir = None,
+    database_url: DatabaseUrl = None,
+    no_migrate: Annotated[
+        bool, typer.Option("--no-migrate", help="Refuse a database that `terraced migrate` has not brought up to date.")
+    ] = False,
+) -> None:
+    """Prepare the database and, where nobody can operate the service, write the first operator's key into the state directory."""
     settings = _settings(state_dir=state_dir, database_url=database_url)
     try:
         preflight.prepare_state_dir(settings.state_dir)
-        bootstrap.prepare_database(settings)
+        is_new = bootstrap.prepare_database(settings, is_migrated=no_migrate)
     except preflight.NotReadyError as error:
         _refuse(str(error))
-    typer.echo(f"The operator's key is in {settings.operator_key_path}")
+    typer.echo(f"The operator's key is in {settings.operator_key_path}" if is_new else "Somebody operates this service already.")
 
 
 @app.command()

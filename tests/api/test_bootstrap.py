@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from api import bootstrap
+from api import auth, bootstrap
 from store.engine import Store
+from store.identity import PrincipalByKey
 from tests.api.conftest import OpenApi
 from tests.support.api import Api, EveryText, RowCounts, problem_of
 
@@ -17,6 +20,24 @@ def test_first_operator_is_made_once(store: Store, tmp_path: Path) -> None:
     rows = store.read_blocking(RowCounts())
     assert made == [True, False, False]
     assert (rows["account"], rows["api_key"]) == (1, 1)
+
+
+def test_replicas_that_start_together_leave_the_one_key_that_works(store: Store, tmp_path: Path) -> None:
+    key_path = tmp_path / "operator.key"
+    together = threading.Barrier(4)
+
+    def start() -> bool:
+        together.wait()
+        return bootstrap.first_operator(store, key_path)
+
+    with ThreadPoolExecutor(4) as threads:
+        made = [started.result() for started in [threads.submit(start) for _ in range(4)]]
+
+    key_id, _, secret = key_path.read_text().strip().partition(".")
+    operator = store.read_blocking(PrincipalByKey(key_id))
+    assert sorted(made) == [False, False, False, True]
+    assert operator is not None
+    assert operator.secret_sha256 == auth.digest(secret)
 
 
 def test_key_file_can_be_read_by_its_owner_only(store: Store, tmp_path: Path) -> None:

@@ -82,6 +82,12 @@ def container(workload: Manifest) -> Manifest:
     return found
 
 
+def containers(workload: Manifest) -> list[Manifest]:
+    """Return every container of a workload, those that only prepare it included."""
+    found: list[Manifest] = [*pod(workload).get("initContainers", []), *pod(workload)["containers"]]
+    return found
+
+
 def selected(manifests: list[Manifest], labels: dict[str, str]) -> list[Manifest]:
     """Return the workloads whose pods carry all of `labels`."""
     return [item for item in workloads(manifests) if labels.items() <= item["spec"]["template"]["metadata"]["labels"].items()]

@@ -108,6 +108,15 @@ def test_migration_runs_before_the_release_and_needs_nothing_of_it(helm: Helm) -
     assert "envFrom" not in rendering.container(job)
 
 
+def test_api_becomes_ready_without_anything_done_by_hand(helm: Helm) -> None:
+    api = rendering.named(helm.render(), "Deployment", "terrace-api")
+    (init,) = rendering.pod(api)["initContainers"]
+
+    assert init["command"] == ["terraced", "init", "--no-migrate"]
+    assert init["env"] == rendering.container(api)["env"]  # the key lands where the API's state lies
+    assert init["volumeMounts"] == rendering.container(api)["volumeMounts"]
+
+
 def test_chart_passes_helms_own_linter(helm: Helm) -> None:
     result = helm.run("lint", "--strict", str(rendering.CHART))
 

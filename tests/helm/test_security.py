@@ -16,29 +16,28 @@ def manifests(helm: Helm, request: pytest.FixtureRequest) -> list[Manifest]:
 
 def test_no_pod_has_a_privilege_or_a_token(manifests: list[Manifest]) -> None:
     for workload in rendering.workloads(manifests):
-        pod, security = rendering.pod(workload), rendering.container(workload)["securityContext"]
+        pod, securities = rendering.pod(workload), [only["securityContext"] for only in rendering.containers(workload)]
         assert pod["automountServiceAccountToken"] is False
         assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["securityContext"]["runAsUser"] > 0
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        assert security == {
-            "allowPrivilegeEscalation": False, "privileged": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]},
-        }  # fmt: skip
+        closed = {"allowPrivilegeEscalation": False, "privileged": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+        assert securities == [closed] * len(securities)
 
 
 def test_pods_write_only_to_bounded_volumes(manifests: list[Manifest]) -> None:
     for workload in rendering.workloads(manifests):
         for volume in rendering.pod(workload)["volumes"]:
             assert "persistentVolumeClaim" in volume or volume["emptyDir"]["sizeLimit"], volume
-        mounts = {mount["name"] for mount in rendering.container(workload)["volumeMounts"]}
+        mounts = {mount["name"] for only in rendering.containers(workload) for mount in only["volumeMounts"]}
         assert mounts == {volume["name"] for volume in rendering.pod(workload)["volumes"]}
 
 
 def test_every_container_has_requests_and_limits(manifests: list[Manifest]) -> None:
     for workload in rendering.workloads(manifests):
-        resources = rendering.container(workload)["resources"]
-        assert {*resources["requests"]} == {*resources["limits"]} == {"cpu", "memory"}
+        for only in rendering.containers(workload):
+            assert {*only["resources"]["requests"]} == {*only["resources"]["limits"]} == {"cpu", "memory"}
 
 
 def test_deployments_are_probed_for_start_readiness_and_life(manifests: list[Manifest]) -> None:
@@ -50,8 +49,9 @@ def test_deployments_are_probed_for_start_readiness_and_life(manifests: list[Man
 
 def test_database_address_comes_from_the_secret_only(manifests: list[Manifest]) -> None:
     for workload in rendering.workloads(manifests):
-        sources = {entry["name"]: entry.get("valueFrom", {}) for entry in rendering.container(workload)["env"]}
-        assert set(sources["TERRACED_DATABASE_URL"]) == {"secretKeyRef"}
+        for only in rendering.containers(workload):
+            sources = {entry["name"]: entry.get("valueFrom", {}) for entry in only["env"]}
+            assert set(sources["TERRACED_DATABASE_URL"]) == {"secretKeyRef"}
     assert not rendering.of_kind(manifests, "Secret")
     assert all("TERRACED_DATABASE_URL" not in config["data"] for config in rendering.of_kind(manifests, "ConfigMap"))
 
@@ -59,7 +59,9 @@ def test_database_address_comes_from_the_secret_only(manifests: list[Manifest]) 
 def test_every_environment_name_is_a_setting_of_the_service(manifests: list[Manifest]) -> None:
     known = {f"TERRACED_{name.upper()}" for name in Settings.model_fields}
     given = {name for config in rendering.of_kind(manifests, "ConfigMap") for name in config["data"]}
-    given |= {entry["name"] for workload in rendering.workloads(manifests) for entry in rendering.container(workload)["env"]}
+    given |= {
+        entry["name"] for workload in rendering.workloads(manifests) for only in rendering.containers(workload) for entry in only["env"]
+    }
 
     assert given <= known
 
