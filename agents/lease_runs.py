@@ -40,11 +40,11 @@ log = structlog.get_logger()
 
 
 class NotStartableError(Exception):
-    """This node cannot make the lease run; `failure_class` says whose fault it is."""
+    """This node cannot make the lease run; `failure_class` says whose fault it is, `was_stopped` that a stop came first."""
 
-    def __init__(self, failure_class: str, message: str) -> None:
+    def __init__(self, failure_class: str, message: str, *, was_stopped: bool = False) -> None:
         super().__init__(message)
-        self.failure_class = failure_class
+        self.failure_class, self.was_stopped = failure_class, was_stopped
 
 
 class LeaseRun:
@@ -81,7 +81,8 @@ class LeaseRun:
         try:
             await self._start()
         except NotStartableError as error:
-            data = {"exit_code": None, "failure_class": error.failure_class, "message": str(error)[:MESSAGE_CHARACTERS_MAXIMUM]}
+            words = str(error)[:MESSAGE_CHARACTERS_MAXIMUM]
+            data = {"exit_code": None, "failure_class": error.failure_class, "message": words, "was_stopped": error.was_stopped}
             kind, told = self._ending(data)
             await self._around.report(kind, self.lease_id, told)
         else:
@@ -99,7 +100,7 @@ class LeaseRun:
         try:
             spec = await self._prepare()
             if self._stop_grace_ms is not None:
-                raise NotStartableError("platform", "stopped before it was started")
+                raise NotStartableError("platform", "stopped before it was started", was_stopped=True)
             tree = self._around.make_tree()
             handle = await asyncio.to_thread(tree.start, spec)
         except SandboxError as error:
@@ -185,7 +186,7 @@ class LeaseRun:
                 log.warning("an archive is not to be had yet", lease=self.lease_id, error=str(error))
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stop_asked.wait(), backoff.failed())
-        raise NotStartableError("platform", "stopped before its archive was here")
+        raise NotStartableError("platform", "stopped before its archive was here", was_stopped=True)
 
     async def _watch(self) -> None:
         assert self._tree is not None  # noqa: S101  # _start made it
@@ -194,9 +195,10 @@ class LeaseRun:
             waiting += await asyncio.to_thread(self._tree.poll)
             is_gone = bool(waiting) and waiting[-1].kind is EventKind.GONE
             try:
-                await asyncio.to_thread(self._keep, waiting)
-                waiting.clear()
-                self._around.wake()
+                if waiting:
+                    await asyncio.to_thread(self._keep, waiting)
+                    waiting.clear()
+                    self._around.wake()
             except SpoolBusyError as error:
                 log.error("what was seen of a lease cannot be kept now", lease=self.lease_id, error=str(error))
                 self._is_output_missing = self._is_output_missing or any(event.kind is EventKind.LOG for event in waiting)
@@ -235,9 +237,9 @@ class LeaseRun:
     def _ending(self, data: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         """Return (kind, data) of the report of the end. One that the agent's own stop brought about is a loss: the job runs again."""
         self._has_exited = True
-        if self._is_ours_to_blame and data.get("was_stopped", True):
+        if self._is_ours_to_blame and data["was_stopped"]:
             return "lost", {"message": "the node's agent was stopped"}
-        return "exited", {name: data[name] for name in ("exit_code", "failure_class", "message")}
+        return "exited", {name: data[name] for name in ("exit_code", "failure_class", "message", "was_stopped")}
 
     def _remove_inputs(self) -> None:
         for path in inputs_dir(self._around.settings).glob(f"{self.lease_id}.*"):

@@ -1,8 +1,9 @@
 """Telling the service what was seen: batches from the spool, which are heartbeats too.
 
-Owns the pace: a report leaves as soon as it is there, an empty batch when nothing happened for `heartbeat_ms`, and after a failure waits
-that double up to a limit. Does not own what is seen (lease_runs.py) or its keeping (spool.py). One batch is under way at a time, so
+Owns the pace: a report leaves as soon as it is there, an empty batch only when nothing was sent for `heartbeat_ms`, and after a failure
+waits that double up to a limit. Does not own what is seen (lease_runs.py) or its keeping (spool.py). One batch is under way at a time, so
 reports arrive in order. A batch that the service refuses for good is sent again report by report, and only the refused ones are dropped.
+The spool is asked in threads: its disk may be slow, and the loop has leases to watch.
 """
 
 from __future__ import annotations
@@ -56,37 +57,41 @@ class Reporter:
         self._new.set()
 
     async def run(self) -> None:
-        """Send until cancelled."""
+        """Send until cancelled. Every batch is durable work for the service, so waking without a report sends nothing."""
+        clock = asyncio.get_running_loop().time
+        heartbeat_at = clock()
         while True:
             self._new.clear()
             try:
-                is_more = await self.send_once()
-                self._backoff.succeeded()
-                wait_seconds = 0.0 if is_more else self._settings.heartbeat_ms / 1_000
+                wait_seconds = heartbeat_at - clock()
+                if wait_seconds > 0 and await asyncio.to_thread(self._spool.is_empty):
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._new.wait(), wait_seconds)
+                    continue
+                await self.send_once()
             except (LinkDownError, SpoolBusyError) as error:
                 wait_seconds = self._backoff.failed()
                 log.warning("reports do not get through", error=str(error), next_try_seconds=wait_seconds)
                 await asyncio.sleep(wait_seconds)
-                continue
-            if wait_seconds:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._new.wait(), wait_seconds)
+            else:
+                self._backoff.succeeded()
+                heartbeat_at = clock() + self._settings.heartbeat_ms / 1_000
 
     async def flush(self, seconds: float) -> bool:
         """Send everything, trying for `seconds`; False when something stays in the spool for the next start."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while self._spool.oldest(reports_maximum=1, bytes_maximum=1):
+                while not await asyncio.to_thread(self._spool.is_empty):
                     try:
                         await self.send_once()
                     except (LinkDownError, SpoolBusyError):
                         await asyncio.sleep(self._backoff.failed())
-        return not self._spool.oldest(reports_maximum=1, bytes_maximum=1)
+        return await asyncio.to_thread(self._spool.is_empty)
 
-    async def send_once(self) -> bool:
-        """Send one batch, empty when there is nothing; True when more may wait. LinkDownError when it must be tried again."""
+    async def send_once(self) -> None:
+        """Send one batch, empty when there is nothing. LinkDownError when it must be tried again."""
         async with self._one_at_a_time:
-            reports = self._spool.oldest(reports_maximum=BATCH_REPORTS_MAXIMUM, bytes_maximum=BATCH_BYTES_MAXIMUM)
+            reports = await asyncio.to_thread(self._oldest)
             boot_id = reports[0].boot_id if reports else self._boot_id
             try:
                 await self._send(reports, boot_id)
@@ -94,7 +99,9 @@ class Reporter:
                 if not reports:
                     raise LinkDownError("the service refuses even an empty batch") from None
                 await self._send_singly(reports)
-            return bool(reports)
+
+    def _oldest(self) -> list[Report]:
+        return self._spool.oldest(reports_maximum=BATCH_REPORTS_MAXIMUM, bytes_maximum=BATCH_BYTES_MAXIMUM)
 
     async def _send(self, reports: list[Report], boot_id: str) -> None:
         accepted = await self._link.send_observations(_batch(reports, boot_id))

@@ -107,6 +107,10 @@ class Spool:
         """Bytes of data that wait."""
         return self._bytes
 
+    def is_empty(self) -> bool:
+        """True when no report waits. May wait for a write that is under way."""
+        return not self._read("SELECT 1 FROM reports LIMIT 1", ())
+
     @property
     def has_lost_memory(self) -> bool:
         """True from the loss of a damaged file until `take_as_lost`."""

@@ -45,6 +45,7 @@ class _Exited(_Fields):
     exit_code: Annotated[int, Field(ge=-INTEGER_BOUND, le=INTEGER_BOUND)] | None = None
     failure_class: FailureClass | None = None
     message: Message = None
+    was_stopped: bool | None = None
 
 
 class _Log(_Fields):

@@ -25,6 +25,7 @@ from sqlalchemy import Connection, select
 from agents.daemon import Agent
 from agents.device_selection import DeviceSettings
 from agents.devices import DeviceSet
+from agents.sandbox.spec import SandboxEvent, SandboxSettings
 from agents.sandbox.supervise import Sandbox
 from agents.settings import AgentSettings
 from agents.simulated import SimulatedDeviceSet
@@ -52,6 +53,24 @@ class Observed:
         table = Observation.__table__  # type: ignore[attr-defined]
         rows = connection.execute(select(table.c.kind, table.c.lease_id, table.c.data).order_by(table.c.id))
         return [(kind, lease, json.loads(data)) for kind, lease, data in rows]
+
+
+class Looks:
+    """Counts how often the agent looks at its leases."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def tree(self, settings: SandboxSettings) -> ProcessTree:
+        """Return a process tree whose every poll is counted."""
+        looks = self
+
+        class Counted(Sandbox):
+            def poll(self) -> list[SandboxEvent]:
+                looks.count += 1
+                return super().poll()
+
+        return Counted(settings)
 
 
 class World:
@@ -108,6 +127,12 @@ class World:
         finally:
             stop.set()
             await task
+
+    def count_looks(self) -> Looks:
+        """Count from now on how often the agent looks at its leases."""
+        looks = Looks()
+        self.make_tree = lambda: looks.tree(self.settings.sandbox)
+        return looks
 
     async def until(
         self, condition: Callable[[], Awaitable[T | None]], *, seconds: float = SECONDS_MAXIMUM, alive: asyncio.Task[None] | None = None
@@ -234,6 +259,10 @@ class World:
     async def observed(self, lease_id: str | None = None) -> list[str]:
         """Return the kinds of what the service took of a lease (of devices, when none is named), in order, progress aside."""
         return [kind for kind, lease, _ in await self.api.store.read(Observed()) if lease == lease_id and kind != "progress"]
+
+    async def told(self, kind: str) -> list[dict[str, Any]]:
+        """Return what came with every observation of a kind, in order."""
+        return [data for found, _, data in await self.api.store.read(Observed()) if found == kind]
 
     async def lease_of(self, job_id: str) -> str:
         """Return the job's newest lease."""

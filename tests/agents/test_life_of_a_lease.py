@@ -97,6 +97,15 @@ async def test_cancelled_job_gets_its_notice_and_ends_cancelled(world: World) ->
 
     assert job["state"] == "cancelled"
     assert json.loads((await world.log(job_id)).split("TOLD ")[1])["cause"] == "stop"
+    assert [data["was_stopped"] for data in await world.told("exited")] == [True]
+
+
+async def test_end_that_came_by_itself_is_told_as_such(world: World) -> None:
+    job_id = await world.submit("print(1)")
+    async with world.running():
+        await world.until(world.has_ended(job_id))
+
+    assert await world.told("exited") == [{"exit_code": 0, "message": "succeeded", "was_stopped": False}]
 
 
 async def test_cancel_before_the_agent_hears_of_the_lease_starts_nothing(world: World) -> None:
@@ -112,6 +121,7 @@ async def test_cancel_before_the_agent_hears_of_the_lease_starts_nothing(world: 
 
     assert (job["state"], await world.log(job_id)) == ("cancelled", "")
     assert await world.observed(await world.lease_of(job_id)) == ["exited", "gone"]
+    assert [data["was_stopped"] for data in await world.told("exited")] == [True]
 
 
 async def test_time_limit_is_kept_by_the_lease_itself(world: World) -> None:

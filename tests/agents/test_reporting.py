@@ -97,9 +97,10 @@ def waiting(spool: Spool) -> list[str]:
 async def test_accepted_reports_are_forgotten_and_the_next_batch_is_a_heartbeat(service: Service, reporter: Reporter, spool: Spool) -> None:
     add(spool, "started", "exited")
 
-    are_more = [await reporter.send_once(), await reporter.send_once()]
+    await reporter.send_once()
+    await reporter.send_once()
 
-    assert (are_more, waiting(spool)) == ([True, False], [])
+    assert waiting(spool) == []
     assert [[report["kind"] for report in batch] for batch in service.batches] == [["started", "exited"], []]
     assert service.bearers == {"Bearer secret"}
 
@@ -173,6 +174,24 @@ async def test_new_report_does_not_wait_for_the_heartbeat(service: Service, repo
     task.cancel()
 
     assert service.taken == ["started"]
+
+
+async def test_waking_without_a_report_and_the_end_of_the_reports_send_no_empty_batch(
+    service: Service, reporter: Reporter, spool: Spool
+) -> None:
+    task = asyncio.create_task(reporter.run())
+    for kind in ("started", "exited"):
+        await asyncio.wait_for(service.has_answered.wait(), 60)
+        service.has_answered.clear()
+        for _ in range(50):
+            reporter.wake()
+            await asyncio.to_thread(spool.is_empty)
+        add(spool, kind)
+        reporter.wake()
+    await asyncio.wait_for(service.has_answered.wait(), 60)
+    task.cancel()
+
+    assert [[report["kind"] for report in batch] for batch in service.batches] == [[], ["started"], ["exited"]]
 
 
 def test_backoff_doubles_up_to_its_limit_and_starts_again() -> None:

@@ -97,6 +97,22 @@ async def test_silent_agent_still_sends_heartbeats(world: World) -> None:
         assert await world.until(is_newer)
 
 
+async def test_silent_lease_costs_no_request_beyond_the_heartbeat(world: World) -> None:
+    looks = world.count_looks()
+    job_id = await world.submit(COUNTS)
+    async with world.running(heartbeat_ms=3_600_000):
+        await world.until(world.has_said(job_id, "WAITING"))
+        batches, first = len(world.wire.batches), looks.count
+
+        async def has_looked_often() -> bool:
+            return looks.count > first + 20
+
+        await world.until(has_looked_often)
+        sent = len(world.wire.batches) - batches
+
+    assert sent == 0
+
+
 async def test_lease_that_the_service_no_longer_names_is_stopped(world: World) -> None:
     job_id = await world.submit(COUNTS)
     async with world.running():

@@ -94,7 +94,7 @@ class ObservationKind(StrEnum):
 
     STARTED = "started"  # the entrypoint's process exists
     PROGRESS = "progress"
-    EXITED = "exited"  # data: exit_code, failure_class, message
+    EXITED = "exited"  # data: exit_code, failure_class, message, was_stopped (on request, before it ended by itself)
     GONE = "gone"  # process tree proven gone and devices idle
     LOST = "lost"  # the agent restarted and the lease did not survive it
     LOG = "log"  # data: offset, text
