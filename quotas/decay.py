@@ -60,7 +60,7 @@ def borrowed(tree: Tree, node: str) -> dict[str, int]:
     found: dict[str, int] = {}
     for resource in tree.resources:
         over = tree.borrowed(node, resource)
-        if over > 0 and tree.governs(node, resource):
+        if over > 0:
             kind = resource if resource in (RESOURCE_CPU, RESOURCE_MEMORY) else "gpu"
             found[kind] = amount.add(Amount(found.get(kind, 0)), over)
     return found

@@ -51,12 +51,22 @@ NOTHING = Share(0, 1)
 
 def after(tree: Tree, leaf: str, usage: Usage, past: Past | None = None) -> dict[str, Share]:
     """Return the share that each node on the leaf's path would have once `usage` is added. Roots compare with nobody: share 0."""
-    rest = dict(usage)
+    rest = dict(tree.counted(leaf, usage))
     shares: dict[str, Share] = {}
     for name in tree.path(leaf):
         shares[name] = _share(tree, name, rest, past)
         rest = {resource: tree.bubbling(name, resource, wanted) for resource, wanted in rest.items()}
     return shares
+
+
+def after_at(tree: Tree, name: str, leaf: str, usage: Usage, past: Past | None = None) -> Share:
+    """Return the share that `name`, a node on the leaf's path, would have once `usage` is added at the leaf."""
+    rest = dict(tree.counted(leaf, usage))
+    for part in tree.path(leaf):
+        if part == name:
+            break
+        rest = {resource: tree.bubbling(part, resource, wanted) for resource, wanted in rest.items()}
+    return _share(tree, name, rest, past)
 
 
 def of(tree: Tree, name: str, past: Past | None = None) -> Share:

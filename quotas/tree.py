@@ -143,6 +143,7 @@ class Tree:
             if node.parent is not None:
                 self._children[node.parent].append(name)
         self.resources = tuple(dict.fromkeys(resource for node in self._nodes.values() for resource in node.quotas))
+        self._governed = self._find_governed()
         self._cells = self._build_cells()
         self._lendable: dict[str, dict[str, Amount]] = {}  # fixed by the configuration, so copies share it
 
@@ -155,6 +156,15 @@ class Tree:
                 raise TreeError(f"{name}: its parents form a ring or lie more than {DEPTH_MAXIMUM} levels deep")
             path.append(parent)
         return tuple(path)
+
+    def _find_governed(self) -> dict[str, frozenset[str]]:
+        governed: dict[str, set[str]] = {
+            name: {part for above in path for part in self._nodes[above].quotas} for name, path in self._paths.items()
+        }
+        for name, path in self._paths.items():
+            for above in path[1:]:
+                governed[above] |= self._nodes[name].quotas.keys()
+        return {name: frozenset(resources) for name, resources in governed.items()}
 
     def _build_cells(self) -> dict[str, dict[str, _Cell]]:
         cells: dict[str, dict[str, _Cell]] = {name: {} for name in self._nodes}
@@ -176,7 +186,7 @@ class Tree:
         """Return a tree whose usage changes apart from this one; the configuration is shared."""
         twin = object.__new__(Tree)
         twin._nodes, twin._children, twin._paths, twin.resources = self._nodes, self._children, self._paths, self.resources
-        twin._lendable = self._lendable
+        twin._lendable, twin._governed = self._lendable, self._governed
         twin._cells = {
             name: {
                 resource: _Cell(cell.subtree_quota, cell.local_quota, cell.borrowing_limit, cell.usage)
@@ -238,8 +248,18 @@ class Tree:
         return tuple(name for name in self._paths[leaf] if self._nodes[name].kind is not NodeKind.COHORT)
 
     def governs(self, name: str, resource: str) -> bool:
-        """Tell whether the quota of `name` or of a node above it speaks of `resource` at all."""
-        return any(resource in self._nodes[part].quotas for part in self._paths[name])
+        """Tell whether quota speaks of `resource` for `name` at all: its own, that of a node above it, or of one below."""
+        return resource in self._governed[name]
+
+    def counts(self, leaf: str, resource: str) -> bool:
+        """Tell whether usage of `resource` is charged. CPU and memory of a leaf that no such quota governs are nobody's business."""
+        return resource in self._governed[leaf] or resource not in (RESOURCE_CPU, RESOURCE_MEMORY)
+
+    def counted(self, leaf: str, usage: Usage) -> Usage:
+        """Return the part of `usage` that is charged at a leaf."""
+        if all(self.counts(leaf, resource) for resource in usage):
+            return usage
+        return {resource: wanted for resource, wanted in usage.items() if self.counts(leaf, resource)}
 
     def permits(self, leaf: str, model: str) -> bool:
         """Tell whether a leaf may ask for a GPU model: it must stand in its quota. A project without any quota uses its tenant's."""
@@ -255,7 +275,7 @@ class Tree:
 
     def add(self, leaf: str, usage: Usage) -> None:
         """Charge `usage` at a leaf; the part above each node's local quota bubbles to its parent."""
-        for resource, charged in usage.items():
+        for resource, charged in self.counted(leaf, usage).items():
             rest = charged
             for part in self._paths[leaf]:
                 cell = self._cells[part].get(resource)
@@ -267,7 +287,7 @@ class Tree:
 
     def remove(self, leaf: str, usage: Usage) -> None:
         """Take `usage` back from a leaf: the mirror image of `add`, so that the two cancel exactly."""
-        for resource, charged in usage.items():
+        for resource, charged in self.counted(leaf, usage).items():
             rest = charged
             for part in self._paths[leaf]:
                 cell = self._cells[part].get(resource)
@@ -324,12 +344,10 @@ class Tree:
 
     def is_within(self, name: str, resources: Iterable[str]) -> bool:
         """Tell whether `name` holds no more than its own quota of any of `resources`, that is, borrows none of them."""
-        return all(
-            self.usage(name, resource) <= self.subtree_quota(name, resource) or not self.governs(name, resource) for resource in resources
-        )
+        return all(self.usage(name, resource) <= self.subtree_quota(name, resource) for resource in resources)
 
     def fits_within(self, name: str, usage: Usage) -> bool:
-        """Tell whether `name` could hold `usage` as well without borrowing. Resources that nobody on its path limits always fit."""
+        """Tell whether `name` could hold `usage` as well without borrowing. Resources that no quota governs always fit."""
         return all(
             amount.add(self.usage(name, resource), wanted) <= self.subtree_quota(name, resource)
             for resource, wanted in usage.items()
@@ -339,7 +357,7 @@ class Tree:
     def borrows_with(self, leaf: str, usage: Usage) -> bool:
         """Tell whether the tenant of `leaf` would hold more than its own quota once `usage` is charged at the leaf."""
         tenant = self.tenant_of(leaf)
-        for resource, wanted in usage.items():
+        for resource, wanted in self.counted(leaf, usage).items():
             rest = wanted
             for part in self._paths[leaf][: self._paths[leaf].index(tenant)]:
                 rest = self.bubbling(part, resource, rest)

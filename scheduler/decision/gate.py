@@ -150,7 +150,7 @@ def borrows(tree: Tree, tenant: str, option: Option) -> bool:
     return any(
         amount.add(tree.usage(owner, resource), wanted) > tree.subtree_quota(owner, resource)
         for resource, wanted in option.usage.items()
-        if resource not in _UNITS or tree.governs(tenant, resource)
+        if tree.counts(tenant, resource)
     )
 
 

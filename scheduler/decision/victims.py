@@ -161,7 +161,7 @@ def _priority_kind(request: Request, occupant: Occupant, *, is_lower: bool) -> K
 def _advantages(tree: Tree, request: Request) -> dict[str, bool]:
     """For each node above the request's leaf: whether the request fits the own quota of something below that node on its path."""
     has_advantage = False
-    rest = dict(request.usage)
+    rest = dict(tree.counted(request.leaf, request.usage))
     advantage: dict[str, bool] = {}
     for name in tree.path(request.leaf):
         advantage[name] = has_advantage

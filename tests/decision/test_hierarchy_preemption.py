@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from domain.reasons import ReasonCode
-from quotas.tree import BorrowPreempt, Preemption, PreemptWithin, Reclaim
+from quotas.tree import BorrowPreempt, NodeKind, Preemption, PreemptWithin, QuotaNode, Reclaim
 from scheduler.decision.snapshot import Victims
 from tests.decision.world import World
 
@@ -57,6 +57,18 @@ def test_member_that_borrows_inside_its_cohort_takes_nothing_inside_it(nested: W
     nested.runs({"a": range(4)}, tenant="v", priority=-9)
     nested.cohort("right", parent="root")
     nested.expect_waiting(nested.job(gpus=2, tenant="x"), ReasonCode.QUOTA_EXCEEDED)
+
+
+@pytest.mark.parametrize("fair_sharing", [True, False])
+def test_borrower_in_cohorts_that_name_no_quota_gives_back(world: World, *, fair_sharing: bool) -> None:
+    world.policy = replace(world.policy, fair_sharing=fair_sharing)
+    world.node("a", gpus=4)
+    world.quota_nodes["root"] = QuotaNode("root", NodeKind.COHORT)
+    world.quota_nodes["left"] = QuotaNode("left", NodeKind.COHORT, "root")
+    world.tenant("x", 4, parent="root", preemption=RECLAIM)
+    world.tenant("y", 0, parent="left")
+    lent = world.runs({"a": range(4)}, tenant="y")
+    world.expect_preempted(world.job(gpus=2, tenant="x"), lent)
 
 
 def projects(world: World, first: int, second: int) -> None:

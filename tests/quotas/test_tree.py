@@ -6,7 +6,9 @@ from collections.abc import Mapping
 
 import pytest
 
+from quotas import decay, share
 from quotas.amount import UNLIMITED, ZERO, Amount
+from quotas.share import NOTHING
 from quotas.tree import NodeKind, Quota, QuotaNode, Tree, TreeError
 
 GPU = "h200"
@@ -120,3 +122,32 @@ def test_tenant_of_a_project_is_the_node_below_the_cohorts() -> None:
 def test_nodes_that_form_no_forest_are_refused(nodes: list[QuotaNode], message: str) -> None:
     with pytest.raises(TreeError, match=message):
         Tree(nodes)
+
+
+def cpu_beside_gpus() -> Tree:
+    """Tenants x with 10 CPUs to lend and y whose quota says nothing of CPUs, in a cohort that says nothing of them either."""
+    quotas = {GPU: Quota(Amount(1)), "cpu": Quota(Amount(10))}
+    return Tree(
+        [cohort("all"), QuotaNode("x", NodeKind.TENANT, "all", quotas=quotas), tenant("y", 1, parent="all"), tenant("z", 1, parent="all")]
+    )
+
+
+def test_cpus_of_a_tenant_without_a_cpu_quota_take_nothing_from_its_siblings() -> None:
+    tree = cpu_beside_gpus()
+    tree.add("y", {GPU: Amount(1), "cpu": Amount(8)})
+    assert (tree.available("x", "cpu"), tree.usage("all", "cpu")) == (10, ZERO)
+    tree.remove("y", {GPU: Amount(1), "cpu": Amount(8)})
+    assert (tree.available("x", "cpu"), tree.usage("y", GPU)) == (10, ZERO)
+
+
+def test_cpus_that_no_quota_governs_make_nobody_a_borrower() -> None:
+    tree = cpu_beside_gpus()
+    assert not tree.borrows_with("y", {"cpu": Amount(8)})
+    assert share.after(tree, "y", {GPU: Amount(1), "cpu": Amount(8)})["y"] == NOTHING
+
+
+def test_cohort_without_quotas_of_its_own_borrows_what_its_members_hold_above_theirs() -> None:
+    cohorts = [QuotaNode("all", NodeKind.COHORT), QuotaNode("left", NodeKind.COHORT, "all")]
+    tree = Tree([*cohorts, tenant("x", 1, parent="left"), tenant("y", 4, parent="all")])
+    use(tree, "x", 3)
+    assert (tree.borrowed("left", GPU), tree.is_within("left", [GPU]), decay.borrowed(tree, "left")) == (2, False, {"gpu": 2})
