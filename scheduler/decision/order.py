@@ -19,7 +19,6 @@ from typing import Any, Protocol
 
 from quotas import share
 from quotas.decay import Past
-from quotas.share import Share
 from quotas.tree import NodeKind, Tree
 from scheduler.decision import gate
 from scheduler.decision.gate import Option
@@ -114,7 +113,7 @@ class PriorityQueue:
         heapq.heapify(self._heap)
 
 
-_Candidate = tuple[Rank, dict[str, Share], int]  # rank, shares along the path, place in the list of entries
+_Candidate = tuple[Rank, int]  # rank, place in the list of entries
 _ROOTS = ""  # stands above all roots; no quota node has an empty name
 
 
@@ -154,29 +153,30 @@ class FairQueue:
             return None
         if len(by_user) == 1:
             (classes,) = by_user.values()
-            rank, at = classes[0]
-        else:
-            rank, at = min(
-                (classes[0] for classes in by_user.values()),
-                key=lambda best: (best[0][0], self._users.held(leaf, self._entries[best[1]].job_class.key.user), best[0]),
-            )
-        return (rank, share.after(self._tree, leaf, self._entries[at].options[0].usage, self._past), at)
+            return classes[0]
+        return min(
+            (classes[0] for classes in by_user.values()),
+            key=lambda best: (best[0][0], self._users.held(leaf, self._entries[best[1]].job_class.key.user), best[0]),
+        )
 
     def _inner_candidate(self, name: str) -> _Candidate | None:
         heap = self._heaps[name]
         return heap[0][2] if heap else None
 
     def _key(self, parent: str, child: str, candidate: _Candidate) -> Any:
-        rank, shares, _ = candidate
+        """Return by what a child competes below its parent. Its share is taken as it is now: a sibling's start changes what lies above."""
+        rank, at = candidate
         if parent == _ROOTS:
             return rank
+        entry = self._entries[at]
+        value = share.after_at(self._tree, child, entry.job_class.key.tenant, entry.options[0].usage, self._past)
         if self._tree.node(parent).kind is NodeKind.TENANT:
-            return (rank[0], shares[child], rank[1:])
-        return (shares[child], rank)
+            return (rank[0], value, rank[1:])
+        return (value, rank)
 
     def head(self) -> Entry | None:
         roots = self._heaps[_ROOTS]
-        return self._entries[roots[0][2][2]] if roots else None
+        return self._entries[roots[0][2][1]] if roots else None
 
     def started(self) -> None:
         self._replace_head(is_blocked=False)
@@ -185,7 +185,7 @@ class FairQueue:
         self._replace_head(is_blocked=True)
 
     def _replace_head(self, *, is_blocked: bool) -> None:
-        at = self._heaps[_ROOTS][0][2][2]
+        at = self._heaps[_ROOTS][0][2][1]
         entry = self._entries[at]
         key = entry.job_class.key
         by_user = self._classes[key.tenant]
