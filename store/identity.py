@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection, and_, bindparam, insert, or_, select, update
 
-from store import duplicates
+from store import cohorts, duplicates, operator_events
 from store.errors import ConflictError, InvalidError, NotFoundError
 from store.tables import ApiKey, Node, Project, QuotaNode, Tenant, User
 
@@ -106,15 +106,9 @@ _users = select(
     _user.c.id, _user.c.name, _user.c.role, _user.c.tenant_id, _tenant.c.name, _user.c.is_disabled, _user.c.created_at_ms
 ).select_from(_user.outerjoin(_tenant, _tenant.c.id == _user.c.tenant_id))
 _keys = select(
-    _key.c.id,
-    _key.c.user_id,
-    _key.c.name,
-    _key.c.scopes,
-    _key.c.node_name,
-    _key.c.created_at_ms,
-    _key.c.expires_at_ms,
+    _key.c.id, _key.c.user_id, _key.c.name, _key.c.scopes, _key.c.node_name, _key.c.created_at_ms, _key.c.expires_at_ms,
     _key.c.revoked_at_ms,
-).select_from(_key.join(_user, _user.c.id == _key.c.user_id))
+).select_from(_key.join(_user, _user.c.id == _key.c.user_id))  # fmt: skip
 _principal = (
     select(
         _key.c.id, _key.c.secret_sha256, _user.c.id, _user.c.name, _user.c.role, _user.c.tenant_id, _tenant.c.name, _key.c.scopes,
@@ -148,40 +142,53 @@ class CreateTenant:
     parent: str | None
     weight_milli: int
     now_ms: int
+    user_id: str | None = None
 
     def execute(self, connection: Connection, /) -> TenantView:
         """Return the new tenant."""
-        parent_id = None
-        if self.parent is not None:
-            statement = select(_place.c.id).where(and_(_place.c.kind == "cohort", _place.c.name == self.parent))
-            parent_id = connection.execute(statement).scalar_one_or_none()
-            if parent_id is None:
-                raise InvalidError("unknown_cohort", f"there is no cohort {self.parent!r}", field="parent")
+        cohorts.take_turn(connection)
+        parent_id = cohorts.parent_id_of(connection, self.parent)
+        cohorts.check_new_place(connection, parent_id, levels=cohorts.LEVELS_OF_A_TENANT)
         place = {"id": self.id, "kind": "tenant", "name": self.name, "parent_id": parent_id, "weight_milli": self.weight_milli}
         connection.execute(insert(_place), place)
         with duplicates.refused_as("tenant_exists", f"there is a tenant {self.name!r} already", field="name"):
             values = {"id": self.id, "name": self.name, "is_suspended": False, "created_at_ms": self.now_ms}
             connection.execute(insert(_tenant), values)
-        CreateProject(self.project_id, self.name, DEFAULT_PROJECT, self.now_ms).execute(connection)
-        return TenantView(self.id, self.name, self.parent, self.weight_milli, False, self.now_ms)
+        CreateProject(self.project_id, self.name, DEFAULT_PROJECT, self.now_ms, self.user_id).execute(connection)
+        view = TenantView(self.id, self.name, self.parent, self.weight_milli, False, self.now_ms)
+        data = {"tenant": self.name, "created": True, "parent": self.parent, "weight_milli": self.weight_milli}
+        operator_events.record_tenant(connection, self.id, data, now_ms=self.now_ms, user_id=self.user_id)
+        return view
 
 
 @dataclass(frozen=True, slots=True)
 class SetTenant:
-    """Change fields of a tenant; None leaves a field as it is."""
+    """Change fields of a tenant; None leaves a field as it is. `is_moved` puts it below the cohort `parent`, None for no cohort."""
 
     name: str
     weight_milli: int | None
     is_suspended: bool | None
+    now_ms: int
+    user_id: str | None = None
+    is_moved: bool = False
+    parent: str | None = None
 
     def execute(self, connection: Connection, /) -> TenantView:
-        """Return the tenant as it is now; NotFoundError."""
-        tenant = find_tenant(connection, self.name)
+        """Return the tenant as it is now; NotFoundError, InvalidError for the parent."""
+        before = find_tenant(connection, self.name)
+        if self.is_moved:
+            cohorts.take_turn(connection)
+            cohorts.move(connection, before.id, cohorts.parent_id_of(connection, self.parent), self.now_ms)
         if self.weight_milli is not None:
-            connection.execute(update(_place).where(_place.c.id == tenant.id).values(weight_milli=self.weight_milli))
+            connection.execute(update(_place).where(_place.c.id == before.id).values(weight_milli=self.weight_milli))
         if self.is_suspended is not None:
-            connection.execute(update(_tenant).where(_tenant.c.id == tenant.id).values(is_suspended=self.is_suspended))
-        return find_tenant(connection, self.name)
+            connection.execute(update(_tenant).where(_tenant.c.id == before.id).values(is_suspended=self.is_suspended))
+        after = find_tenant(connection, self.name)
+        changed = operator_events.differences(before, after, ("parent", "weight_milli", "is_suspended"))
+        if changed:
+            data = {"tenant": self.name, **changed}
+            operator_events.record_tenant(connection, after.id, data, now_ms=self.now_ms, user_id=self.user_id)
+        return after
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +199,7 @@ class CreateProject:
     tenant: str
     name: str
     now_ms: int
+    user_id: str | None = None
 
     def execute(self, connection: Connection, /) -> ProjectView:
         """Return the new project; NotFoundError for the tenant."""
@@ -202,6 +210,8 @@ class CreateProject:
         with duplicates.refused_as("project_exists", f"tenant {self.tenant!r} has a project {self.name!r} already", field="name"):
             values = {"id": self.id, "tenant_id": tenant.id, "name": self.name, "created_at_ms": self.now_ms}
             connection.execute(insert(_project), values)
+        data = {"tenant": self.tenant, "project": self.name, "created": True}
+        operator_events.record_tenant(connection, tenant.id, data, now_ms=self.now_ms, user_id=self.user_id)
         return ProjectView(self.id, self.tenant, self.name, self.now_ms)
 
 
@@ -225,11 +235,8 @@ class CreateUser:
         if connection.execute(select(_user.c.id).where(same)).first() is not None:
             raise ConflictError("user_exists", f"there is a user {self.name!r} already", field="name")
         with duplicates.refused_as("user_exists", f"there is a user {self.name!r} already", field="name"):
-            values = {
-                "id": self.id, "tenant_id": tenant_id, "name": self.name, "role": self.role, "is_disabled": False,
-                "created_at_ms": self.now_ms,
-            }  # fmt: skip
-            connection.execute(insert(_user), values)
+            values = {"id": self.id, "tenant_id": tenant_id, "name": self.name, "role": self.role, "is_disabled": False}
+            connection.execute(insert(_user), {**values, "created_at_ms": self.now_ms})
         return UserView(self.id, self.name, self.role, tenant_id, self.tenant, False, self.now_ms)
 
 

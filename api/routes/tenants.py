@@ -62,7 +62,7 @@ async def read_tenant(request: Request, principal: Reads, tenant: str) -> Any:
 @router.patch("/{tenant}", response_model=TenantAnswer, responses=_MISSING)
 async def set_tenant(request: Request, principal: Writes, tenant: str, sent: TenantSet) -> Any:
     """Change a tenant's weight, or suspend it: its keys stop working within seconds, its running jobs go on."""
-    view = await request.app.state.store.run(identity.SetTenant(tenant, sent.weight_milli, sent.is_suspended))
+    view = await request.app.state.store.run(identity.SetTenant(tenant, sent.weight_milli, sent.is_suspended, clock.now_ms(), principal.user_id))
     request.app.state.authenticator.forget()
     return answers.tenant(view)
 

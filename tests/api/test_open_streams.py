@@ -89,6 +89,21 @@ async def test_stream_of_a_tenant_begins_now_or_where_one_left_off(api: Api, ser
     assert [json.loads(event.data)["job_id"] for event in told if event is not None] == [new["id"]] * 2
 
 
+async def test_stream_of_a_tenant_says_where_it_begins_before_anything_happens(api: Api, serve: Serve) -> None:
+    ada = await submitter(api)
+    await ada.submit()
+    url = serve()
+
+    async with following(url, ada.bearer, EVENTS) as opened:
+        start = await opened.start()
+    new = await ada.submit()  # while nobody listens
+    async with following(url, ada.bearer, EVENTS, **{"Last-Event-ID": start}) as reopened:
+        event = await reopened.next()
+
+    assert event is not None
+    assert (event.kind, json.loads(event.data)["job_id"]) == ("job_submitted", new["id"])
+
+
 async def test_quiet_stream_is_kept_alive(api: Api, serve: Serve) -> None:
     ada = await submitter(api)
 
@@ -158,7 +173,7 @@ async def test_stream_ends_when_its_key_no_longer_works(api: Api, store: Store, 
         if reason == "revoked":
             await api.operator.change("DELETE", f"/v1/keys/{str(ada.bearer).partition('.')[0]}")
         else:
-            await store.run(SetTenant("acme", None, is_suspended=True))
+            await store.run(SetTenant("acme", None, True, 0))
         rest = await events.rest()
 
     assert [event.kind for event in rest] == []

@@ -75,7 +75,7 @@ def test_request_that_does_not_fit_names_its_field(world: World, command: Any, c
     "command",
     [
         pytest.param(identity.CreateProject("p", "nobody", "x", T0_MS), id="project of an unknown tenant"),
-        pytest.param(identity.SetTenant("nobody", 1, None), id="change of an unknown tenant"),
+        pytest.param(identity.SetTenant("nobody", 1, None, T0_MS), id="change of an unknown tenant"),
         pytest.param(key("k", "usr_other", tenant_id="ten_acme"), id="key of another tenant's user"),
         pytest.param(identity.RevokeKey("key_other", T0_MS, tenant_id="ten_acme"), id="another tenant's key"),
         pytest.param(identity.RevokeKey("key_other", T0_MS, user_id="usr_acme"), id="another user's key"),
@@ -109,7 +109,7 @@ def test_revoked_key_disabled_user_and_suspended_tenant_show_in_the_principal(wo
     assert [item.revoked_at_ms for item in world.read(identity.Keys(user_id="usr_acme"))] == [T0_MS + 1, None]
     assert [world.read(identity.PrincipalByKey(name)).is_disabled for name in ("key_1", "key_2")] == [True, False]
     world.run(identity.SetUser("usr_acme", is_disabled=True))
-    world.run(identity.SetTenant("acme", None, is_suspended=True))
+    world.run(identity.SetTenant("acme", None, True, T0_MS))
     principal = world.read(identity.PrincipalByKey("key_2"))
     assert (principal.is_disabled, principal.is_suspended) == (True, True)
 
