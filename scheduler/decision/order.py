@@ -6,7 +6,8 @@ queue afterwards: `started` (its usage grew, the next job of the class competes)
 Fair sharing on: down the quota tree, at each cohort the child with the lower weighted share after the start, then higher
 priority, earlier submit time, lower arrival sequence; inside a tenant priority comes before the share of its projects, and inside a
 project before what its users hold. With a memory of the past (quotas/decay.py) shares count it. Roots share nothing, so they
-compare by priority and age. Fair sharing off: starts within the tenant's own quota first, then priority, submit time, sequence.
+compare by priority and age. Fair sharing off: starts within the tenant's own quota first (on the first flavor that quota leaves the class),
+then priority, submit time, sequence.
 Only the path of the class that started is compared again: the rest cannot have changed.
 """
 
@@ -19,7 +20,7 @@ from typing import Any, Protocol
 
 from quotas import share
 from quotas.decay import Past
-from quotas.tree import NodeKind, Tree
+from quotas.tree import NodeKind, Tree, WhenCanBorrow
 from scheduler.decision import gate
 from scheduler.decision.gate import Option
 from scheduler.decision.snapshot import JobClass, PendingJob
@@ -79,37 +80,71 @@ def queue(entries: Sequence[Entry], tree: Tree, *, fair_sharing: bool, users: Us
 
 
 class PriorityQueue:
-    """One heap for all. An entry's place can only get worse while others start, so it is checked again when it comes up."""
+    """One heap for all. An entry's place mostly gets worse while others start, so it is checked again when it comes up.
+
+    It gets better where a class would borrow its first flavor, that one is used up meanwhile, and a later one lies within quota. Such
+    classes are looked at after each start; where their place is better they stand twice in the heap, and the older place counts no more.
+    """
 
     def __init__(self, entries: Sequence[Entry], tree: Tree) -> None:
+        self._entries = entries
         self._tree = tree
-        self._heap = [(self._key(entry), at, entry) for at, entry in enumerate(entries)]
-        heapq.heapify(self._heap)
+        self._choosers = [at for at, entry in enumerate(entries) if len(entry.options) > 1 and self._takes_by_borrowing(entry)]
+        self._places: list[tuple[bool, Rank] | None] = [self._key(entry) for entry in entries]  # None: spent or blocked
+        self._heap: list[tuple[tuple[bool, Rank], int]] = []
+        self._fill()
+
+    def _takes_by_borrowing(self, entry: Entry) -> bool:
+        return self._tree.fungibility_of(entry.job_class.key.tenant).when_can_borrow is WhenCanBorrow.BORROW
 
     def _key(self, entry: Entry) -> tuple[bool, Rank]:
-        return (gate.borrows(self._tree, entry.job_class.key.tenant, entry.options[0]), entry.rank())
+        """Return by what an entry competes: whether it borrows on the first flavor that quota leaves it, then its rank."""
+        leaf = entry.job_class.key.tenant
+        borrows = True
+        for option in entry.options:
+            if not gate.borrows(self._tree, leaf, option):
+                borrows = False
+                break
+            if len(entry.options) > 1 and self._takes_by_borrowing(entry) and gate.over_quota(self._tree, leaf, option) is None:
+                break
+        return (borrows, entry.rank())
 
     def head(self) -> Entry | None:
         while self._heap:
-            key, at, entry = self._heap[0]
-            current = self._key(entry)
+            key, at = self._heap[0]
+            if key != self._places[at]:
+                heapq.heappop(self._heap)
+                continue
+            current = self._places[at] = self._key(self._entries[at])
             if current == key:
-                return entry
-            heapq.heapreplace(self._heap, (current, at, entry))
+                return self._entries[at]
+            heapq.heapreplace(self._heap, (current, at))
         return None
 
     def started(self) -> None:
-        _, at, entry = self._heap[0]
-        if entry.is_spent:
-            heapq.heappop(self._heap)
-        else:
-            heapq.heapreplace(self._heap, (self._key(entry), at, entry))
+        _, at = heapq.heappop(self._heap)
+        self._places[at] = None
+        if not self._entries[at].is_spent:
+            self._put(at, self._key(self._entries[at]))
+        for chooser in self._choosers:
+            known = self._places[chooser]
+            if known is not None and known[0] and (key := self._key(self._entries[chooser])) < known:
+                self._put(chooser, key)
+
+    def _put(self, at: int, key: tuple[bool, Rank]) -> None:
+        self._places[at] = key
+        heapq.heappush(self._heap, (key, at))
 
     def blocked(self) -> None:
-        heapq.heappop(self._heap)
+        _, at = heapq.heappop(self._heap)
+        self._places[at] = None
 
     def recompute(self) -> None:
-        self._heap = [(self._key(entry), at, entry) for _, at, entry in self._heap]
+        self._places = [self._key(entry) if place is not None else None for entry, place in zip(self._entries, self._places, strict=True)]
+        self._fill()
+
+    def _fill(self) -> None:
+        self._heap = [(place, at) for at, place in enumerate(self._places) if place is not None]
         heapq.heapify(self._heap)
 
 

@@ -90,3 +90,37 @@ def test_preempting_stops_the_search_only_as_far_as_borrowing_may(mixed: World, 
     mixed.runs({"a": range(h200 + 4)}, priority=-1)
     mixed.job(gpus=2, models=FLAVORS)
     assert bool(mixed.check().preemptions) is stops
+
+
+def beside_a_borrower(world: World, choice: Fungibility) -> tuple[str, str]:
+    """x may choose, y only borrow, one l40s is free and y's job is more urgent: return the jobs of x and y."""
+    tenant(world, choice)
+    tenant(world, choice, l40s=0, name="y")
+    world.runs({"b": range(7)}, model="l40s", tenant="z")
+    return world.job(models=FLAVORS, tenant="x"), world.job(models=("l40s",), tenant="y", priority=9)
+
+
+def first_start(world: World) -> str:
+    return world.check().starts[0].job
+
+
+def test_job_that_looks_for_a_flavor_without_borrowing_is_served_as_one_within_quota(mixed: World) -> None:
+    of_x, _ = beside_a_borrower(mixed, NEXT_BEFORE_BORROWING)
+    assert first_start(mixed) == of_x
+
+
+def test_job_that_borrows_on_its_first_flavor_is_served_as_a_borrower(mixed: World) -> None:
+    _, of_y = beside_a_borrower(mixed, Fungibility())
+    assert first_start(mixed) == of_y
+
+
+def test_job_whose_first_flavor_is_used_up_is_served_by_its_next_one(mixed: World) -> None:
+    of_x, _ = beside_a_borrower(mixed, Fungibility())
+    mixed.runs({"a": range(4)}, tenant="y")  # all that the cohort has of h200
+    assert first_start(mixed) == of_x
+
+
+def test_job_whose_first_flavor_is_used_up_by_a_start_moves_ahead(mixed: World) -> None:
+    of_x, of_y = beside_a_borrower(mixed, Fungibility())
+    taker = mixed.job(gpus=4, tenant="y", priority=10)  # borrows all that the cohort has of h200
+    assert [start.job for start in mixed.check().starts] == [taker, of_x], of_y

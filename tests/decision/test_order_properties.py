@@ -15,8 +15,9 @@ import pytest
 from domain.jobs import Shape
 from quotas import share
 from quotas.amount import Amount
-from quotas.tree import NodeKind, Quota, QuotaNode, Tree
+from quotas.tree import Fungibility, NodeKind, Quota, QuotaNode, Tree, WhenCanBorrow
 from scheduler.decision import order
+from scheduler.decision.fit import Fleet
 from scheduler.decision.gate import Option
 from scheduler.decision.order import Entry
 from scheduler.decision.snapshot import ClassKey, JobClass, PendingJob, Policy, Snapshot
@@ -32,7 +33,7 @@ def test_fair_queue_gives_the_order_of_a_queue_that_forgets_everything(first_see
     for seed in range(first_seed, first_seed + BLOCK):
         chance = random.Random(seed)
         tree, leaves = random_tree(chance)
-        users = Users(Snapshot(0, Policy(), (), {}, tree, None))  # type: ignore[arg-type]
+        users = Users(empty(tree))
         entries = [random_entry(chance, at, leaves) for at in range(chance.randint(1, 10))]
         queue = order.queue(entries, tree, fair_sharing=True, users=users)
         blocked: set[int] = set()
@@ -42,6 +43,49 @@ def test_fair_queue_gives_the_order_of_a_queue_that_forgets_everything(first_see
             if expected is None:
                 break
             take_a_step(chance, queue, expected, tree, users, blocked)
+
+
+@pytest.mark.parametrize("first_seed", range(0, SEEDS, BLOCK))
+def test_queue_without_fair_sharing_gives_the_order_of_one_that_forgets_everything(first_seed: int) -> None:
+    for seed in range(first_seed, first_seed + BLOCK):
+        chance = random.Random(seed)
+        tree, leaves = tree_of_two_models(chance)
+        entries = [random_entry(chance, at, leaves, models=chance.choice((("a",), ("b",), ("a", "b"), ("b", "a")))) for at in range(8)]
+        queue = order.queue(entries, tree, fair_sharing=False, users=Users(empty(tree)))
+        blocked: set[int] = set()
+        for step in range(100):
+            left = [entry for entry in entries if id(entry) not in blocked and not entry.is_spent]
+            expected = min(left, key=lambda entry: (option_taken(tree, entry)[1], entry.rank()), default=None)
+            assert queue.head() is expected, f"seed {seed}, step {step}"
+            if expected is None:
+                break
+            take_a_step(chance, queue, expected, tree, Users(empty(tree)), blocked)
+
+
+def option_taken(tree: Tree, entry: Entry) -> tuple[Option, bool]:
+    """Return the flavor that quota lets a class take, and whether it borrows there: the first that fits, or that fits without borrowing."""
+    leaf = entry.job_class.key.tenant
+    may_borrow = tree.fungibility_of(leaf).when_can_borrow is WhenCanBorrow.BORROW
+    fits = [option for option in entry.options if all(wanted <= tree.available(leaf, name) for name, wanted in option.usage.items())]
+    for option in entry.options:
+        if not tree.borrows_with(leaf, option.usage):
+            return option, False
+        if may_borrow and option in fits:
+            return option, True
+    return entry.options[0], True
+
+
+def tree_of_two_models(chance: random.Random) -> tuple[Tree, list[str]]:
+    nodes = [QuotaNode("root", NodeKind.COHORT, quotas={model: Quota(Amount(chance.choice((2, 6)))) for model in "ab"})]
+    for at in range(3):
+        quotas = {model: Quota(Amount(chance.choice((0, 0, 3)))) for model in "ab"}
+        choice = Fungibility(chance.choice(tuple(WhenCanBorrow)))
+        nodes.append(QuotaNode(f"t{at}", NodeKind.TENANT, "root", quotas=quotas, fungibility=choice))
+    return Tree(nodes), ["t0", "t1", "t2"]
+
+
+def empty(tree: Tree) -> Snapshot:
+    return Snapshot(0, Policy(), (), {}, tree, Fleet(()))
 
 
 def random_tree(chance: random.Random) -> tuple[Tree, list[str]]:
@@ -61,14 +105,13 @@ def random_tree(chance: random.Random) -> tuple[Tree, list[str]]:
     return Tree(nodes), leaves
 
 
-def random_entry(chance: random.Random, at: int, leaves: Sequence[str]) -> Entry:
-    milli_gpu = chance.randint(1, 3)
-    key = ClassKey(
-        chance.choice(leaves), Shape(("h200",), 1, milli_gpu, 1), 1, chance.choice((0, 0, 1)), user=chance.choice((None, "ada", "bob"))
-    )
+def random_entry(chance: random.Random, at: int, leaves: Sequence[str], models: Sequence[str] = ("h200",)) -> Entry:
+    size = Amount(chance.randint(1, 3))
+    user = chance.choice((None, "ada", "bob"))
+    key = ClassKey(chance.choice(leaves), Shape(tuple(models), 1, size, 1), 1, chance.choice((0, 0, 1)), user=user)
     jobs = [PendingJob(f"{at}-{number}", 10 * at + number, chance.randint(0, 3)) for number in range(chance.randint(1, 4))]
     jobs.sort(key=lambda job: (job.submitted_ms, job.seq))
-    return Entry(JobClass(key, jobs), (Option("h200", "h200", {"h200": Amount(milli_gpu)}),), jobs)
+    return Entry(JobClass(key, jobs), tuple(Option(model, model, {model: size}) for model in models), jobs)
 
 
 def take_a_step(chance: random.Random, queue: order.Queue, entry: Entry, tree: Tree, users: Users, blocked: set[int]) -> None:
@@ -77,7 +120,7 @@ def take_a_step(chance: random.Random, queue: order.Queue, entry: Entry, tree: T
         blocked.add(id(entry))
         queue.blocked()
         return
-    tree.add(key.tenant, entry.options[0].usage)
+    tree.add(key.tenant, option_taken(tree, entry)[0].usage)
     users.add(key.tenant, key.user, key.shape.milli_gpu)
     entry.started += 1
     queue.started()
