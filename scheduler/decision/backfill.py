@@ -22,7 +22,7 @@ from quotas.tree import Tree
 from scheduler.decision import gate, place, windows
 from scheduler.decision.fit import Fleet, Member, bits
 from scheduler.decision.gate import Option
-from scheduler.decision.snapshot import ClassKey, Policy, RunningJob
+from scheduler.decision.snapshot import ClassKey, Policy, RunningJob, Snapshot
 from scheduler.decision.windows import Window, Windows
 
 STEPS_MAXIMUM = 10_000  # moments that one walk looks at; a job that does not fit by then gets no forward start time
@@ -46,6 +46,7 @@ class Hold:
     members: tuple[Member, ...]
     spare: Mapping[int, Room]
     option: Option
+    ends_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,15 +112,23 @@ class Holds:
 
 @dataclass(frozen=True, slots=True)
 class Placing:
-    """What every search for a place respects: the policy, the forward start times of others, and the windows."""
+    """What every search for a place respects: the policy, the forward start times of others, and the windows.
+
+    `graces_ms` is by class, where it is not zero: a job holds its place for its time limit and then, at worst, for its grace.
+    """
 
     policy: Policy
     holds: Holds
     windows: Windows
+    graces_ms: Mapping[ClassKey, int]
+
+    def lasts_ms(self, key: ClassKey) -> int:
+        """Return how long a job of the class may hold its slices."""
+        return key.limit_ms + self.graces_ms.get(key, 0) if self.graces_ms else key.limit_ms
 
     def find(self, fleet: Fleet, key: ClassKey, option: Option, *, from_ms: int, nodes: int = -1) -> list[Member] | Hold | None:
-        """Place a gang on `nodes` from `from_ms` for its whole limit. Returns the hold in the way, or None when it does not even fit."""
-        until_ms = from_ms + key.limit_ms
+        """Place a gang on `nodes` from `from_ms` for limit and grace. Returns the hold in the way, or None when it does not even fit."""
+        until_ms = from_ms + self.lasts_ms(key)
         allowed = fleet.allowed(key.shape, key.where) & nodes
         if self.windows.is_empty:
             return self._beside_holds(fleet, key, option, allowed, from_ms, until_ms)
@@ -151,6 +160,12 @@ class Placing:
         return in_the_way
 
 
+def placing_of(snapshot: Snapshot) -> Placing:
+    """Return what a search for a place respects before anybody holds a forward start time."""
+    graces_ms = {item.key: item.grace_ms for item in snapshot.classes if item.grace_ms}
+    return Placing(snapshot.policy, Holds(), Windows(snapshot), graces_ms)
+
+
 class Future:
     """The present state and what ends when. Each `hold` walks through a copy of it."""
 
@@ -179,7 +194,7 @@ class Future:
                 hold = self._try(walk, key, options)
                 if hold is None:
                     break
-                walk.occupy(hold, until_ms=hold.start_ms + key.limit_ms)
+                walk.occupy(hold)
                 holds.add(hold)
                 found.append(hold)
             if len(found) >= jobs or not walk.advance():
@@ -194,8 +209,9 @@ class Future:
                 continue
             members = self._placing.find(walk.fleet, key, option, from_ms=walk.at_ms)
             if isinstance(members, list):
-                self._placing.holds.take_beside(members, key.shape, from_ms=walk.at_ms, until_ms=walk.at_ms + key.limit_ms)
-                return Hold(key, walk.at_ms, tuple(members), _spare_beside(walk.fleet, members, key.shape), option)
+                ends_ms = walk.at_ms + self._placing.lasts_ms(key)
+                self._placing.holds.take_beside(members, key.shape, from_ms=walk.at_ms, until_ms=ends_ms)
+                return Hold(key, walk.at_ms, tuple(members), _spare_beside(walk.fleet, members, key.shape), option, ends_ms)
         return None
 
 
@@ -218,15 +234,15 @@ class _Walk:
         self._count = 0
         self._apply()
 
-    def occupy(self, hold: Hold, *, until_ms: int) -> None:
-        """Let a hold begin now: take its nodes, and give them back at `until_ms`."""
+    def occupy(self, hold: Hold) -> None:
+        """Let a hold begin now: take its nodes, and give them back when it ends."""
         members = _free_instead(self.fleet, hold.members)
         self.fleet.take(members, hold.key.shape)
         if self.tree is not None:
             self.tree.add(hold.key.tenant, hold.option.usage)
         self._count += 1
-        lease = Lease(until_ms, self._count, hold.key.tenant, hold.key.shape, members, hold.option.usage)
-        heapq.heappush(self._ends, (until_ms, self._count, lease))
+        lease = Lease(hold.ends_ms, self._count, hold.key.tenant, hold.key.shape, members, hold.option.usage)
+        heapq.heappush(self._ends, (hold.ends_ms, self._count, lease))
 
     def advance(self) -> bool:
         """Move to the next moment at which anything changes; False when nothing changes any more."""
@@ -257,7 +273,7 @@ class _Walk:
         while self._next_begin < len(self._begins) and self._begins[self._next_begin].start_ms <= self.at_ms:
             hold = self._begins[self._next_begin]
             self._next_begin += 1
-            self.occupy(hold, until_ms=hold.start_ms + hold.key.limit_ms)
+            self.occupy(hold)
 
     def _give_back(self, lease: Lease) -> None:
         self.fleet.give_back(lease.members, lease.shape)

@@ -13,7 +13,7 @@ from enum import Enum
 from domain.reasons import Reason, ReasonCode, Unblock
 from quotas.tree import WhenCanBorrow, WhenCanPreempt
 from scheduler.decision import backfill, gate, nominate, order, place, windows
-from scheduler.decision.backfill import Future, Holds, Lease, Placing
+from scheduler.decision.backfill import Future, Lease
 from scheduler.decision.fit import Member
 from scheduler.decision.gate import Option
 from scheduler.decision.ground import Ground
@@ -24,7 +24,7 @@ from scheduler.decision.snapshot import ClassKey, Nomination, PendingJob, Snapsh
 from scheduler.decision.taking import Taking
 from scheduler.decision.users import Users
 from scheduler.decision.victims import Request
-from scheduler.decision.windows import Window, Windows
+from scheduler.decision.windows import Window
 
 # A later gate says more about what a job is waiting for: the reason of the flavor that came furthest is the class's reason.
 _CAPACITY = frozenset({ReasonCode.CAPACITY_RESERVED, ReasonCode.NO_CAPACITY, ReasonCode.FRAGMENTED, ReasonCode.TOPOLOGY})
@@ -94,7 +94,7 @@ class _Decision:
         self._running: dict[str, Lease] | None = None  # without those who leave, in this plan too
         self._served: set[str] = set()  # started or nominated before anybody else was considered
         self._nominated: dict[ClassKey, Nomination] = {}  # the first of each class
-        self._placing = Placing(snapshot.policy, Holds(), Windows(snapshot))
+        self._placing = backfill.placing_of(snapshot)
         # Blocked by capacity, with the number of jobs that get a hold. Holds cost a walk, so they are found when somebody could pass.
         self._without_hold: list[tuple[Entry, Option, int]] = []
         self._depth_left: dict[str | None, int] = {}
@@ -228,9 +228,10 @@ class _Decision:
         fleet, policy = self.ground.now.fleet, self.snapshot.policy
         allowed = fleet.allowed(key.shape, key.where)
         if not self._placing.windows.is_empty:
-            closed = self._placing.windows.closed_to(key.tenant, self.snapshot.now_ms, self.snapshot.now_ms + key.limit_ms)
+            lasts_ms, now_ms = self._placing.lasts_ms(key), self.snapshot.now_ms
+            closed = self._placing.windows.closed_to(key.tenant, now_ms, now_ms + lasts_ms)
             if closed.windows and place.place(fleet, key.shape, model=option.model, policy=policy, allowed=allowed, where=key.where):
-                return windows.reason(closed, key.limit_ms, self.snapshot.now_ms)
+                return windows.reason(closed, key.limit_ms, now_ms, grace_ms=lasts_ms - key.limit_ms)
         return place.explain(fleet, key.shape, model=option.model, policy=policy, allowed=allowed, where=key.where)
 
     def _place_later(self, request: Request) -> list[Member] | None:
@@ -256,7 +257,7 @@ class _Decision:
 
     def _occupy(self, key: ClassKey, seq: int, option: Option, members: Sequence[Member], *, from_ms: int) -> None:
         """Let the holds and later walks into the future know of a start."""
-        ends_ms = from_ms + key.limit_ms
+        ends_ms = from_ms + self._placing.lasts_ms(key)
         if self._placing.holds.all:
             self._placing.holds.take_beside(members, key.shape, from_ms=from_ms, until_ms=ends_ms)
         self._new_leases.append(Lease(ends_ms, seq, key.tenant, key.shape, members, option.usage))

@@ -26,13 +26,15 @@ class Estimate:
     forecast: Forecast | None = None
 
 
-def explain(snapshot: Snapshot, key: ClassKey) -> Estimate:
+def explain(snapshot: Snapshot, key: ClassKey, *, grace_ms: int = 0) -> Estimate:
     """Return what the core would answer to one more job of class `key`, submitted now and last in line."""
     last_seq = max((job.seq for job_class in snapshot.classes for job in job_class.jobs), default=0)
     extra = PendingJob(_HYPOTHETICAL, last_seq + 1, snapshot.now_ms)
     classes = [item for item in snapshot.classes if item.key != key]
-    same = [job for item in snapshot.classes if item.key == key for job in item.jobs]
-    asked = replace(snapshot, classes=[*classes, JobClass(key, [*same, extra])])
+    same = [item for item in snapshot.classes if item.key == key]
+    jobs = [job for item in same for job in item.jobs]
+    grace_ms = max([grace_ms, *(item.grace_ms for item in same)])
+    asked = replace(snapshot, classes=[*classes, JobClass(key, [*jobs, extra], grace_ms)])
     plan = decide(asked)
     if any(start.job == _HYPOTHETICAL for start in plan.starts):
         return Estimate(starts_now=True)

@@ -11,12 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from domain.reasons import Reason, ReasonCode
-from scheduler.decision import gate
-from scheduler.decision.backfill import Future, Holds, Lease, Placing
+from scheduler.decision import backfill, gate
+from scheduler.decision.backfill import Future, Lease
 from scheduler.decision.decide import decide, leases_of
 from scheduler.decision.plan import Forecast, Plan, Start
 from scheduler.decision.snapshot import ClassKey, JobClass, Nomination, Snapshot, model_of, usage_of
-from scheduler.decision.windows import Windows
 
 JOBS_MAXIMUM = 1_000  # jobs that get a start time of their own in one forecast, over all classes
 
@@ -77,6 +76,7 @@ def _after(snapshot: Snapshot, plan: Plan, classes: Mapping[ClassKey, JobClass])
             if job.tenant in tree:
                 tree.remove(job.tenant, usage_of(job.shape, model_of(job.flavor, snapshot.flavors)))
             leases.pop(job.job, None)
+    placing = backfill.placing_of(snapshot)
     key_of = {job.job: (key, job.seq) for key, job_class in classes.items() for job in job_class.jobs}
     begins: list[tuple[Start | Nomination, int]] = [(start, snapshot.now_ms) for start in plan.starts]
     begins += [(item, max(item.releases_ms, snapshot.now_ms)) for item in plan.nominations]
@@ -86,6 +86,5 @@ def _after(snapshot: Snapshot, plan: Plan, classes: Mapping[ClassKey, JobClass])
         members = fleet.members_of(key.shape, item.slices, item.nodes)
         fleet.take(members, key.shape)
         tree.add(key.tenant, usage)
-        leases[item.job] = Lease(begin_ms + key.limit_ms, seq, key.tenant, key.shape, members, usage)
-    placing = Placing(snapshot.policy, Holds(), Windows(snapshot))
+        leases[item.job] = Lease(begin_ms + placing.lasts_ms(key), seq, key.tenant, key.shape, members, usage)
     return Future(fleet, list(leases.values()), now_ms=snapshot.now_ms, placing=placing, tree=tree)

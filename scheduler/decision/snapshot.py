@@ -71,7 +71,10 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class RunningJob:
-    """A job that holds a lease. `nodes[i]` is the node of replica i; `flavor` is None for a job without GPUs."""
+    """A job that holds a lease. `nodes[i]` is the node of replica i; `flavor` is None for a job without GPUs.
+
+    `limit_ms` is how long it may hold the lease: its time limit and, where its tier gives it one, the grace after it.
+    """
 
     job: str
     attempt: int
@@ -97,9 +100,14 @@ class RunningJob:
         return self.releases_ms is not None
 
     def ends_ms(self, now_ms: int) -> int:
-        """The latest time at which its slices come back; one that overran its limit may end any moment."""
-        last_ms = self.started_ms + self.limit_ms
-        return max(last_ms if self.releases_ms is None else min(last_ms, self.releases_ms), now_ms + 1)
+        """When its slices come back at the latest. One that is overdue is taken to be late by up to twice as much.
+
+        Its overrun is rounded up to a power of two, so the estimate stands still until it proves wrong: what others wait for does not
+        change every moment, and short jobs can pass meanwhile. Example: due at 100 s, 5 s late: expected 8,192 ms after it was due.
+        """
+        due_ms = self.started_ms + self.limit_ms
+        due_ms = due_ms if self.releases_ms is None else min(due_ms, self.releases_ms)
+        return due_ms if due_ms > now_ms else due_ms + (1 << (now_ms - due_ms).bit_length())
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +140,14 @@ class ClassKey:
 
 @dataclass(frozen=True, slots=True)
 class JobClass:
-    """The queued jobs of one class, ordered by submit time, then arrival sequence. Never empty."""
+    """The queued jobs of one class, ordered by submit time, then arrival sequence. Never empty.
+
+    `grace_ms` is how long beyond the limit a job of the class may still hold its slices while it stops: the longest of their tiers.
+    """
 
     key: ClassKey
     jobs: Sequence[PendingJob]
+    grace_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

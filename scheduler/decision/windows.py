@@ -77,10 +77,6 @@ class Windows:
         """Return the times at which something opens or closes, in order."""
         return sorted({moment for window in self.all for moment in (window.start_ms, window.end_ms)})
 
-    def open_for(self, leaf: str, now_ms: int) -> list[Window]:
-        """Return the reservations that a leaf's jobs may use now."""
-        return [window for window in self.all if window.tenant is not None and window.is_open_at(now_ms) and self._is_member(window, leaf)]
-
     def _is_member(self, window: Window, leaf: str) -> bool:
         return window.tenant is not None and window.tenant in self._tree.path(leaf)
 
@@ -187,13 +183,13 @@ def only(fleet: Fleet, window: Window) -> Iterator[int]:
         fleet.give_back(members, _NO_MACHINE)
 
 
-def reason(closed: Closed, limit_ms: int, now_ms: int) -> Reason:
+def reason(closed: Closed, limit_ms: int, now_ms: int, *, grace_ms: int = 0) -> Reason:
     """Return why a job waits that would fit if it reached into no window: the first of them, by time."""
     first = min(closed.windows, key=lambda window: window.start_ms)
     kind = "capacity_reservation" if first.tenant is not None else "maintenance"
     data: dict[str, ReasonValue] = {kind: first.name, "starts_ms": first.start_ms, "ends_ms": first.end_ms, "limit_ms": limit_ms}
     if first.start_ms > now_ms:
-        data["longest_limit_ms"] = first.start_ms - now_ms
+        data["longest_limit_ms"] = max(first.start_ms - now_ms - grace_ms, 0)
     return Reason(ReasonCode.CAPACITY_RESERVED, data, Unblock.RESERVATION_ENDS)
 
 

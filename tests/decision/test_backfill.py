@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from domain.reasons import ReasonCode
+from scheduler.decision.plan import Forecast
 from tests.decision.world import HOUR_MS, World
 
 
@@ -101,3 +102,49 @@ def test_gang_goes_beside_holds_on_several_nodes_where_one_node_would_be_in_the_
     world.job(gpus=6, replicas=2, priority=1)
     # The first blocked job holds all of a, the second leaves two over on b and on c: one replica each, not two on one node.
     world.expect(world.job(gpus=2, replicas=2, limit_ms=9 * HOUR_MS), on=("b", "c"))
+
+
+def test_job_that_may_still_be_stopping_when_the_blocked_one_starts_waits(world: World) -> None:
+    busy_half(world)
+    job = world.job(gpus=4, limit_ms=HOUR_MS - 10)
+    world.grace_ms = 10
+    world.expect(job, on="a")
+    world.grace_ms = 11
+    world.expect_waiting(job, ReasonCode.WOULD_DELAY)
+
+
+def test_forward_start_time_counts_the_grace_of_whoever_starts_before(world: World) -> None:
+    world.grace_ms = 11
+    world.node("a", gpus=4)
+    first, second = world.job(gpus=4), world.job(gpus=4)
+    assert world.forecast(second) == Forecast(start_ms=HOUR_MS + 11), first
+
+
+def overdue(world: World, late_ms: int, limit_ms: int) -> str:
+    """A node half of which should have been back `late_ms` ago, a blocked job that needs all of it, and a short job."""
+    world.node("a")
+    world.runs({"a": [0, 1, 2, 3]}, started_ms=-HOUR_MS - late_ms, limit_ms=HOUR_MS)
+    world.job(gpus=8, priority=1)
+    return world.job(gpus=4, limit_ms=limit_ms)
+
+
+@pytest.mark.parametrize(
+    ("late_ms", "expected_ms"), [(0, 1), (1, 1), (5, 3), (7, 1), (5_000, 3_192)], ids=["due", "1 ms", "5 ms", "7 ms", "5 s"]
+)
+def test_overdue_job_is_expected_to_be_late_by_up_to_twice_as_much(world: World, late_ms: int, expected_ms: int) -> None:
+    short = overdue(world, late_ms, expected_ms)
+    world.expect(short, on="a")
+
+
+@pytest.mark.parametrize("late_ms", [5_000, 8_191])
+def test_reason_of_those_who_wait_for_an_overdue_job_stands_still(world: World, late_ms: int) -> None:
+    job = overdue(world, late_ms, HOUR_MS)
+    reason = world.expect_waiting(job, ReasonCode.WOULD_DELAY)
+    assert reason.data == {"limit_ms": HOUR_MS, "held_from_ms": 8_192 - late_ms}
+
+
+def test_overdue_leaver_is_expected_later_than_now(world: World) -> None:
+    world.node("a")
+    world.runs({"a": range(4)}, started_ms=-10, releases_ms=-5)
+    world.check()
+    assert world.running[0].ends_ms(0) == 3

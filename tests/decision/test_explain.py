@@ -70,3 +70,14 @@ def test_unknown_tenant_is_invalid(world: World) -> None:
     found = explain(world.snapshot(), key)
     assert found.reason is not None
     assert found.reason.data == {"field": "tenant"}
+
+
+def test_grace_of_its_class_counts_against_a_blocked_job(world: World) -> None:
+    world.node("a")
+    world.runs({"a": [0, 1, 2, 3]})
+    world.job(gpus=8, priority=1)
+    world.job(gpus=4, limit_ms=HOUR_MS - 10)
+    assert estimate(world).starts_now
+    world.job(gpus=4, limit_ms=HOUR_MS - 10)
+    key, _ = world.jobs.pop()
+    assert not explain(world.snapshot(), key, grace_ms=11).starts_now

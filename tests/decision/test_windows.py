@@ -39,6 +39,14 @@ def test_reason_before_the_window_says_which_limit_would_do(two: World) -> None:
     assert two.reason(two.job(tenant="y")).data["longest_limit_ms"] == 5_000
 
 
+def test_job_drains_with_its_grace_before_the_window(two: World) -> None:
+    two.grace_ms = 10
+    two.reserve("contest", 16, tenant="x", start_ms=HOUR_MS, end_ms=2 * HOUR_MS)
+    in_time, too_long = (two.job(tenant="y", limit_ms=limit_ms) for limit_ms in (HOUR_MS - 10, HOUR_MS - 9))
+    assert two.reason(too_long).data["longest_limit_ms"] == HOUR_MS - 10
+    assert [start.job for start in two.check().starts] == [in_time]
+
+
 def test_job_that_would_not_fit_anyway_is_told_so(two: World) -> None:
     two.reserve("contest", 8, tenant="x")
     for node in "ab":

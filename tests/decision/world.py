@@ -64,6 +64,7 @@ class World:
         self.past: Past | None = None
         self.reservations: list[CapacityReservation] = []
         self.maintenance: list[MaintenanceWindow] = []
+        self.grace_ms = 0  # of every class
         self.was_checked = False
         self._seq = 0
 
@@ -177,7 +178,7 @@ class World:
             flavors={model: Flavor(model, model, DeviceMode.WHOLE, 1000) for model in models},
             tree=Tree(self.quota_nodes.values()),
             running=self.running,
-            classes=[JobClass(key, jobs) for key, jobs in classes.items()],
+            classes=[JobClass(key, jobs, self.grace_ms) for key, jobs in classes.items()],
             nominations=self.nominations,
             recent_preemptions=self.recent_preemptions,
             past=self.past,
