@@ -77,7 +77,7 @@ class EventsAfter:
         if self.job_id is not None:
             statement = statement.where(_event.c.job_id == self.job_id)
         if connection.dialect.name != "sqlite":
-            statement = statement.where(_event.c.id <= _settled(connection))
+            statement = statement.where(_event.c.id <= settled(connection))
         return tuple(EventView(*row[:-1], json.loads(row[-1])) for row in connection.execute(statement))
 
 
@@ -92,12 +92,12 @@ class NewestEvent:
     def fetch(self, connection: Connection, /) -> int:
         """Return the identifier, 0 when there are no events."""
         if self.job_id is None:
-            return _settled(connection)
+            return settled(connection)
         newest = select(func.coalesce(func.max(_event.c.id), 0)).where(_event.c.job_id == self.job_id)
         return int(connection.execute(newest).scalar_one())
 
 
-def _settled(connection: Connection) -> int:
+def settled(connection: Connection) -> int:
     """Return the identifier up to which no event can appear any more."""
     newest = select(_event.c.id).order_by(_event.c.id.desc()).limit(1)
     if connection.dialect.name != "sqlite":

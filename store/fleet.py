@@ -7,6 +7,7 @@ Who holds a device is read from claims. Called by api; the scheduler reads nodes
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +16,12 @@ from sqlalchemy import Connection, and_, exists, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from domain.slices import MILLI_GPU_PER_DEVICE, DeviceHealth, DeviceMode
-from store import duplicates
+from store import duplicates, operator_events
 from store.errors import InvalidError, NotFoundError
-from store.tables import Device, DeviceClaim, Flavor, LeaseSlice, Node, Price
+from store.jobs import canonical
+from store.tables import Device, DeviceClaim, Event, Flavor, LeaseSlice, Node, Price
 
+LABELS_MAXIMUM = 64
 NODES_MAXIMUM = 10_000  # the nodes of one page are named in one statement
 MISSING = "missing"  # health_detail of a device that its node's last inventory did not name
 MISSING_INDEX_FIRST = 1_000  # a missing device whose index another has now is numbered from here
@@ -28,6 +31,7 @@ _node = Node.__table__  # type: ignore[attr-defined]
 _device = Device.__table__  # type: ignore[attr-defined]
 _flavor = Flavor.__table__  # type: ignore[attr-defined]
 _price = Price.__table__  # type: ignore[attr-defined]
+_event = Event.__table__  # type: ignore[attr-defined]
 _claim = DeviceClaim.__table__  # type: ignore[attr-defined]
 _slice = LeaseSlice.__table__  # type: ignore[attr-defined]
 
@@ -72,6 +76,8 @@ class NodeView:
     milli_gpu_total: int
     milli_gpu_leased: int
     devices: tuple[DeviceView, ...]
+    labels: Mapping[str, str]
+    taints: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,16 +106,40 @@ class SetNode:
     name: str
     is_cordoned: bool | None
     is_draining: bool | None
+    now_ms: int
+    user_id: str | None = None
+    labels: Mapping[str, str | None] | None = None  # added to those that there are; None takes one away
+    taints: Sequence[str] | None = None  # replaces all
+    is_moved: bool = False
+    rack: str | None = None  # with `is_moved`
 
     def execute(self, connection: Connection, /) -> NodeView:
-        """Return the node as it is now; NotFoundError."""
+        """Return the node as it is now; NotFoundError, InvalidError for too many labels."""
+        row = connection.execute(select(_node).where(_node.c.name == self.name).with_for_update()).first()
+        if row is None:
+            raise _no_node(self.name)
         values: dict[str, Any] = {}
         if self.is_draining is not None:
             values = {"is_draining": self.is_draining, "is_cordoned": self.is_draining}
         if self.is_cordoned is not None:
             values["is_cordoned"] = self.is_cordoned
-        if values and connection.execute(update(_node).where(_node.c.name == self.name).values(**values)).rowcount != 1:
-            raise _no_node(self.name)
+        if self.labels is not None:
+            merged = {**json.loads(row.labels), **self.labels}
+            values["labels"] = json.dumps({key: value for key, value in sorted(merged.items()) if value is not None})
+            if len(json.loads(values["labels"])) > LABELS_MAXIMUM:
+                message = f"labels: a node has at most {LABELS_MAXIMUM} labels"
+                raise InvalidError("too_many_labels", message, field="labels", limit=LABELS_MAXIMUM)
+        if self.taints is not None:
+            values["taints"] = json.dumps(sorted(set(self.taints)))
+        if self.is_moved:
+            values["rack"] = self.rack
+        changed = {name: value for name, value in values.items() if value != getattr(row, name)}
+        if changed:
+            connection.execute(update(_node).where(_node.c.id == row.id).values(**changed))
+            shown = {name: json.loads(value) if name in ("labels", "taints") else value for name, value in changed.items()}
+            data = {"node": self.name, **shown}
+            kind = operator_events.NODE_CHANGED
+            operator_events.record(connection, kind, data, now_ms=self.now_ms, user_id=self.user_id, node_id=row.id)
         return NodeByName(self.name).fetch(connection)
 
 
@@ -158,6 +188,8 @@ class AcceptInventory:
         connection.execute(update(_node).where(_node.c.id == row.id).values(**values))
         self._keep_devices(connection, row.id)
         self._keep_flavors(connection)
+        data = canonical({"boot_id": self.boot_id, "devices": len(self.devices)})
+        connection.execute(insert(_event), {"at_ms": self.now_ms, "kind": "node_changed", "node_id": row.id, "data": data})
         return NodeByName(self.node).fetch(connection)
 
     def _check(self) -> None:
@@ -283,6 +315,8 @@ def _node_view(row: Any, devices: Sequence[DeviceView]) -> NodeView:
         milli_gpu_total=len(devices) * MILLI_GPU_PER_DEVICE,
         milli_gpu_leased=sum(MILLI_GPU_PER_DEVICE for device in devices if device.lease_id is not None),
         devices=tuple(devices),
+        labels=json.loads(row.labels),
+        taints=tuple(json.loads(row.taints)),
     )
 
 

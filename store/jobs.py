@@ -39,7 +39,7 @@ _JOB_COLUMNS = (
     "tier",
     "flavors", "replicas", "slices_per_replica", "milli_gpu_per_slice", "cpu_milli_per_replica", "memory_bytes_per_replica", "limit_ms",
     "entrypoint", "environment", "archive_sha256", "requirements", "maximum_attempts", "attempt", "submitted_at_ms",
-    "was_preempted",
+    "was_preempted", "failed_attempts",
 )  # fmt: skip
 _CLASS_COLUMNS = ("id", "tenant_id", "project_id", "shape", "limit_ms", "priority", "user_id", "is_preemptible", "place")
 _insert_class = hot.insert_into(_class, _CLASS_COLUMNS, is_repeatable=True)
@@ -176,7 +176,7 @@ class SubmitJobs:
             owner, asked = shared[key.id]
             environment = canonical(job.environment) if job.environment else "{}"
             own = (canonical(job.entrypoint), environment, job.archive_sha256, job.requirements, job.maximum_attempts)
-            yield (job.id, *owner, job.name, *state, key.priority, job.tier, *asked, *own, 0, self.now_ms, False)
+            yield (job.id, *owner, job.name, *state, key.priority, job.tier, *asked, *own, 0, self.now_ms, False, 0)
 
     def _view(self, job: NewJob, answer: ClassAnswer) -> JobView:
         shape, key = job.shape, job.job_class

@@ -21,7 +21,7 @@ from store.in_lists import in_lists
 
 QUEUE_MAXIMUM = 1_000_000  # jobs read at once, oldest first
 
-Answer = tuple[str | None, str | None, int | None, int | None]  # code, data, forecast_start, not_before
+Answer = tuple[str | None, str | None, str | None, int | None, int | None]  # code, data, unblocks_when, forecast_start, not_before
 
 _node = tables.Node.__table__  # type: ignore[attr-defined]
 _device = tables.Device.__table__  # type: ignore[attr-defined]
@@ -79,7 +79,7 @@ def classes(connection: Connection, class_ids: Iterable[str]) -> dict[str, Class
                 is_preemptible=bool(row.is_preemptible),
                 where=shapes.place_of(row.place),
             )
-            answer = (row.reason_code, row.reason_data, row.forecast_start_ms, row.not_before_ms)
+            answer = (row.reason_code, row.reason_data, row.reason_unblocks_when, row.forecast_start_ms, row.not_before_ms)
             found[row.id] = ClassRow(row.id, row.tenant_id, row.project_id, key, answer)
     return found
 
@@ -89,7 +89,7 @@ def running(connection: Connection, job_ids: Sequence[str] | None = None) -> lis
     found: list[tuple[RunningJob, str]] = []
     for mine in _narrowed(_lease.c.job_id, job_ids):
         found += _running(connection, mine)
-    return sorted(found, key=lambda item: item[0].seq)
+    return sorted(found, key=lambda item: (item[0].seq, item[0].attempt))
 
 
 def _running(connection: Connection, mine: Sequence[Any]) -> list[tuple[RunningJob, str]]:
@@ -133,7 +133,7 @@ def _running_job(row: Any, held: tuple[Slice, ...], first_node: str) -> RunningJ
         tenant=row.tenant_id,
         shape=shape,
         started_ms=row.granted_at_ms,
-        limit_ms=row.limit_ms + row.grace_ms,
+        limit_ms=_limit_ms(row),
         seq=row.seq,
         submitted_ms=row.submitted_at_ms,
         flavor=row.flavor,
@@ -145,6 +145,12 @@ def _running_job(row: Any, held: tuple[Slice, ...], first_node: str) -> RunningJ
         user=row.user_id,
         releases_ms=_releases_ms(row),
     )
+
+
+def _limit_ms(row: Any) -> int:
+    """From the grant until the slices are back at the latest: the limit counts from the moment that the entrypoint runs."""
+    starting_ms = row.running_at_ms - row.granted_at_ms if row.running_at_ms is not None else 0
+    return int(starting_ms + row.limit_ms + row.grace_ms)
 
 
 def _releases_ms(row: Any) -> int | None:

@@ -11,11 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, and_, select, update
+from sqlalchemy import Connection, and_, insert, select, update
 
 from domain.slices import DeviceHealth
+from store.in_lists import in_lists
+from store.jobs import canonical
 from store.leader import Fence
-from store.tables import Device, Node, Observation
+from store.tables import Device, Event, Node, Observation
 
 BATCH_MAXIMUM = 1_000
 DETAIL_LENGTH_MAXIMUM = 200
@@ -23,6 +25,7 @@ DETAIL_LENGTH_MAXIMUM = 200
 _observation = Observation.__table__  # type: ignore[attr-defined]
 _node = Node.__table__  # type: ignore[attr-defined]
 _device = Device.__table__  # type: ignore[attr-defined]
+_event = Event.__table__  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,9 @@ class SetAside:
             if item.kind == "device_health" and isinstance(device_uuid, str) and device_uuid.isprintable():
                 mine = and_(_device.c.id == device_uuid, _device.c.node_id == item.node_id)
                 values = {"health": _health(item.data.get("health")), "health_detail": _detail(item.data.get("detail"))}
-                connection.execute(update(_device).where(mine).values(**values))
+                if connection.execute(update(_device).where(mine).values(**values)).rowcount:
+                    data = canonical({"device": device_uuid, **values})
+                    connection.execute(insert(_event), {"at_ms": now_ms, "kind": "device_changed", "node_id": item.node_id, "data": data})
         ids = [item.id for item in self.seen]
         connection.execute(update(_observation).where(_observation.c.id.in_(ids)).values(applied_at_ms=now_ms))
 
@@ -92,12 +97,16 @@ class SilentNodes:
 
     def execute(self, connection: Connection, /) -> tuple[str, ...]:
         """Return the identifiers of the nodes that were lost just now."""
-        self.fence.stamp(connection, self.now_ms)
+        now_ms = self.fence.stamp(connection, self.now_ms)
         edge_ms = self.now_ms - self.lost_after_ms
         silent = and_(_node.c.is_lost.is_(False), _node.c.heartbeat_at_ms.is_not(None), _node.c.heartbeat_at_ms < edge_ms)
         found = tuple(connection.execute(select(_node.c.id).where(silent)).scalars())
-        if found:
-            connection.execute(update(_node).where(_node.c.id.in_(found)).values(is_lost=True))
-        back = and_(_node.c.is_lost.is_(True), _node.c.heartbeat_at_ms >= edge_ms)
-        connection.execute(update(_node).where(back).values(is_lost=False))
+        back = tuple(connection.execute(select(_node.c.id).where(_node.c.is_lost.is_(True), _node.c.heartbeat_at_ms >= edge_ms)).scalars())
+        for nodes, is_lost in ((found, True), (back, False)):
+            for some in in_lists(nodes):
+                connection.execute(update(_node).where(_node.c.id.in_(some)).values(is_lost=is_lost))
+            data = canonical({"is_lost": is_lost})
+            events = [{"at_ms": now_ms, "kind": "node_changed", "node_id": node_id, "data": data} for node_id in nodes]
+            if events:
+                connection.execute(insert(_event), events)
         return found

@@ -19,7 +19,7 @@ from domain.states import LeaseEndCause
 from quotas.decay import Memory
 from quotas.tree import Tree
 from scheduler.decision import snapshot as decision
-from store import calendar, live_rows, quota_tree, tables
+from store import calendar, live_rows, marks, quota_tree, tables
 from store.live_rows import Answer, ClassRow
 
 _node = tables.Node.__table__  # type: ignore[attr-defined]
@@ -37,6 +37,7 @@ _memory = tables.FairShareMemory.__table__  # type: ignore[attr-defined]
 class FleetRows:
     """Nodes that have reported, what they have, and how their names map to rows."""
 
+    mark: str
     nodes: Sequence[decision.Node]
     flavors: Mapping[str, Flavor]
     node_ids: Mapping[str, str]
@@ -50,6 +51,7 @@ class TermsRows:
     `changes_at_ms` is when the dates of quota rows next change the tree.
     """
 
+    mark: str
     policy: decision.Policy
     tree: Tree
     changes_at_ms: int | None
@@ -240,7 +242,7 @@ def read_fleet(connection: Connection) -> FleetRows:
         node_ids[row.name] = row.id
         device_ids.update({(row.name, device.device_index): device.id for device in mine})
         nodes.append(_node_of(row, mine))
-    return FleetRows(nodes, flavors, node_ids, device_ids)
+    return FleetRows(marks.of_fleet(connection), nodes, flavors, node_ids, device_ids)
 
 
 def _node_of(row: Any, devices: Sequence[Any]) -> decision.Node:
@@ -268,6 +270,7 @@ def read_terms(connection: Connection, now_ms: int, base: decision.Policy) -> Te
     )
     ahead = [edge for edge in connection.execute(select(*edges)).one() if edge is not None]
     return TermsRows(
+        mark=marks.of_terms(connection),
         policy=calendar.read_policy(connection, base),
         tree=quota_tree.read(connection, now_ms),
         changes_at_ms=min(ahead, default=None),

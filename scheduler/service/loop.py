@@ -1,40 +1,38 @@
-"""The live loop: load -> decide -> apply, for as long as this process leads.
+"""The live loop: catch up -> decide -> apply, for as long as this process leads.
 
-A cycle applies what agents saw, takes one reconciling step per open lease, decides on a snapshot read from rows, binds the plan's starts
-in one guarded transaction, and then asks the executor. Intent is committed before any effect and every effect is named by its lease, so
-a cycle that breaks off anywhere is simply done again. It wakes when the database changes, coalesces what came meanwhile, and looks at the
-clock once a second. Open leases and the queue are read anew in every cycle, which is simple and costs in proportion to them; an index
-that events keep up to date replaces it when fleets grow. The composition root runs it.
+A cycle hears what others changed, applies what agents saw, takes one reconciling step per lease that needs it, decides on the live view,
+writes the plan down in guarded transactions, and then asks the executor. Intent is committed before any effect and every effect is named by
+its lease, so a cycle that breaks off anywhere is simply done again: the view is dropped and built anew from rows. It wakes when the
+database changes, coalesces what came meanwhile, and looks at the clock once a second. The composition root runs it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
 
 import structlog
 
 from executors.base import Executor
 from executors.nodes import NodesExecutor
 from scheduler.decision import decide as core
-from scheduler.decision.plan import ClassReason, Forecast, Plan, Start
-from scheduler.decision.snapshot import ClassKey
-from scheduler.service import clock, metrics, observe, reconcile
+from scheduler.decision.plan import Plan
+from scheduler.service import answering, applying, clock, metrics, observe, reconcile, transitions
 from scheduler.service.executions import Executions
 from scheduler.service.forecasts import Forecaster
+from scheduler.service.index import Index
+from scheduler.service.keeper import Keeper
+from scheduler.service.lead import Lead
 from scheduler.service.settings import SchedulerSettings
 from store.engine import Store
 from store.errors import StaleError
 from store.executions import RecordHandles
-from store.jobs import canonical
-from store.leader import Fence, GiveUpLead, LastStamp, MayLead, TakeLead
-from store.leases import AnswerClasses, ApplyChanges, BindStarts, Change, ClassAnswer, OpenLease, OpenLeases, SliceToBind, StartToBind
-from store.observations import SilentNodes
-from store.scheduling import Loaded, LoadSnapshot
-
-LEADER = "scheduler"
+from store.leader import Fence
+from store.leases import AnswerClasses, ApplyChanges, Change, OpenLease
+from store.plans import Applied, ApplyPlan, KeepMemory, RecordForecasts, StartToBind
+from store.scheduling import Loaded
 
 log = structlog.get_logger(__name__)
 
@@ -51,18 +49,24 @@ class Loop:
     new_id: Callable[[str], str] = clock.new_id
     new_token: Callable[[], str] = clock.new_token
     stopwatch: Callable[[], float] = time.monotonic
-    fence: Fence | None = None
-    _renewed_seconds: float = 0.0
-    _stamped_ms: int = 0
+    lead: Lead = field(init=False)
+    _keeper: Keeper = field(init=False)
     _executions: Executions = field(init=False)
     _forecaster: Forecaster = field(init=False)
+    _promises: answering.Promises = field(default_factory=answering.Promises)
+    _decided: tuple[int, int] = (0, 0)  # version of the view and time of the newest decision
+    _swept_ms: int = 0  # when all leases were looked at
+    _memory_seconds: float = 0.0
 
     def __post_init__(self) -> None:
+        self.lead = Lead(self.store, self.holder, self.settings, self.now_ms, self.stopwatch)
+        self._keeper = Keeper(self.store, self.settings.policy)
         self._executions = Executions(self.executor, self.settings, self.stopwatch)
         self._forecaster = Forecaster(self.settings, self.stopwatch)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Repeat cycles until `stop`; an error is logged and the cycle tried again. Gives up the lead at the end."""
+        renewal = asyncio.create_task(self.lead.keep(stop))
         mark = -1
         while not stop.is_set():
             try:
@@ -77,147 +81,186 @@ class Loop:
                 await _sleep(stop, self.settings.retry_ms / 1_000)
                 continue
             await self._wait(stop, mark)
-        if self.fence is not None:
-            fence = self.fence
-            self._lost_lead()
-            try:
-                await self.store.run(GiveUpLead(fence))
-            except Exception:
-                log.exception("the lead was not given up; another scheduler takes over after the term", term_ms=self.settings.term_ms)
+        await renewal
+        if (fence := self.lead.fence) is not None:
+            await self._remember(fence, self.now_ms(), is_last=True)
+            self._lost_lead(forget=False)
+            await self.lead.give_up()
 
     async def step(self) -> bool:
         """Do one cycle; return False when another process leads. StaleError when the lead was lost half-way: nothing more was written."""
-        fence = await self._lead()
+        before = self.lead.fence
+        fence = await self.lead.hold()
+        if fence != before:
+            self._lost_lead(forget=False)
+            metrics.LEADING.set(0 if fence is None else 1)
         if fence is None:
             return False
         with metrics.CYCLE_SECONDS.time():
-            # What is decided holds at the time that is stamped, so both stand still while a clock that was put back catches up.
-            now_ms = self._stamped_ms = max(self.now_ms(), self._stamped_ms)
-            applied = await observe.apply_observations(self.store, fence, now_ms=now_ms)
-            metrics.OBSERVATIONS.inc(applied.count)
-            leases = await self._reconcile(fence, now_ms)
-            loaded = await self.store.read(LoadSnapshot(now_ms, self.settings.policy))
-            with metrics.DECIDE_SECONDS.time():
-                plan = await asyncio.to_thread(core.decide, loaded.snapshot)
-            bound = await self._bind(fence, loaded, plan, now_ms)
-            await self._execute(fence, [*leases, *bound], now_ms, is_caught_up=applied.is_caught_up)
-            await self._answer(fence, loaded, plan, now_ms)
+            try:
+                await self._cycle(fence, self.lead.stamp())
+            except BaseException:
+                self._keeper.drop()
+                raise
         return True
 
-    async def _lead(self) -> Fence | None:
-        """Return the fence to write under, renewed or taken where that is due; None while another process leads."""
-        now_ms, term_ms = self.now_ms(), self.settings.term_ms
-        if self.fence is not None and self.stopwatch() - self._renewed_seconds < term_ms / 3_000:
-            return self.fence
-        if self.fence is None and not await self.store.read(MayLead(LEADER, self.holder, now_ms, term_ms)):
-            return None
-        self._renewed_seconds = self.stopwatch()
-        fence = await self.store.run(TakeLead(LEADER, self.holder, now_ms, term_ms))
-        if fence != self.fence:
-            self._lost_lead()
-        if fence is not None:
-            await self.store.run(SilentNodes(fence, now_ms, self.settings.node_lost_after_ms))
-            self._stamped_ms = max(self._stamped_ms, await self.store.read(LastStamp(LEADER)))
-        self.fence = fence
-        metrics.LEADING.set(0 if fence is None else 1)
-        return fence
-
-    def _lost_lead(self) -> None:
-        self.fence = None
+    def _lost_lead(self, *, forget: bool = True) -> None:
+        if forget:
+            self.lead.lost()
         self._executions.forget()
+        self._forecaster.forget()
+        self._promises.forget()
+        self._keeper.drop()
         metrics.LEADING.set(0)
         metrics.QUEUED.clear()
-        metrics.OPEN_LEASES.set(0)
-        metrics.OVERDUE.set(0)
+        for gauge in (metrics.OPEN_LEASES, metrics.OVERDUE, metrics.NOMINATED):
+            gauge.set(0)
 
-    async def _reconcile(self, fence: Fence, now_ms: int) -> list[OpenLease]:
-        """Write down which leases shall stop; return the open leases as they are then."""
+    async def _cycle(self, fence: Fence, now_ms: int) -> None:
+        index = await self._keeper.catch_up(now_ms)
+        applied = await observe.apply_observations(self.store, fence, now_ms=now_ms)
+        metrics.OBSERVATIONS.inc(applied.count)
+        await self._keeper.refresh(applied.job_ids)
+        await self._reconcile(fence, index, now_ms)
+        if self._decided[0] != index.version or not 0 <= now_ms - self._decided[1] < self.settings.idle_ms or self._forecaster.under_way:
+            await self._decide(fence, index, now_ms)
+        await self._execute(fence, index, now_ms, is_caught_up=applied.is_caught_up)
+        metrics.OPEN_LEASES.set(len(index.leases))
+        await self._remember(fence, now_ms)
+
+    async def _reconcile(self, fence: Fence, index: Index, now_ms: int) -> None:
+        """Write down which leases shall stop: those that changed are looked at in every cycle, all of them once a second."""
+        is_sweep = not 0 <= now_ms - self._swept_ms < self.settings.idle_ms
+        due = list(index.leases.values()) if is_sweep else [index.leases[lease_id] for lease_id in sorted(index.touched)]
+        index.touched.clear()
         deadlines = reconcile.Deadlines(self.settings.start_deadline_ms, self.settings.overrun_ms)
-        leases = await self.store.read(OpenLeases())
-        changes = {lease.id: change for lease in leases if (change := reconcile.step(lease, deadlines, now_ms=now_ms)) is not None}
-        await self._apply(fence, list(changes.values()), now_ms)
-        metrics.OPEN_LEASES.set(len(leases))
-        metrics.OVERDUE.set(sum(1 for lease in leases if reconcile.is_overdue(lease, now_ms=now_ms)))
-        return [replace(lease, **changes[lease.id].lease) if lease.id in changes else lease for lease in leases]
+        changes = [change for lease in due if (change := _due_change(lease, deadlines, now_ms)) is not None]
+        await self._apply(fence, index, changes, now_ms)
+        if is_sweep:
+            self._swept_ms = now_ms
+            metrics.OVERDUE.set(sum(1 for lease in index.leases.values() if reconcile.is_overdue(lease, now_ms=now_ms)))
 
-    async def _apply(self, fence: Fence, changes: Sequence[Change], now_ms: int) -> None:
+    async def _apply(self, fence: Fence, index: Index, changes: Sequence[Change], now_ms: int) -> None:
         if not changes:
             return
+        jobs = {index.leases[change.lease_id].job_id for change in changes}
         await self.store.run(ApplyChanges(fence, changes, now_ms))
+        await self._keeper.refresh(jobs)
         for change in changes:
             if "stop_cause" in change.lease:
                 metrics.STOPS.labels(change.lease["stop_cause"]).inc()
 
-    async def _bind(self, fence: Fence, loaded: Loaded, plan: Plan, now_ms: int) -> Sequence[OpenLease]:
-        """Bind the plan's starts; return the leases that came of them."""
-        if not plan.starts:
-            return ()
-        starts = [self._to_bind(start, loaded) for start in plan.starts]
-        bound = await self.store.run(BindStarts(fence, starts, now_ms))
-        metrics.STARTS.inc(len(bound))
-        metrics.STALE_STARTS.inc(len(starts) - len(bound))
-        return await self.store.read(OpenLeases(bound))
+    async def _decide(self, fence: Fence, index: Index, now_ms: int) -> None:
+        """Decide on the view as it is, write the plan down, and answer the classes that wait."""
+        loaded = index.loaded(now_ms)
+        version = index.version
+        with metrics.DECIDE_SECONDS.time():
+            plan = await asyncio.to_thread(core.decide, loaded.snapshot)
+        answering.count_queue(plan, loaded)
+        if self._forecaster.is_due(plan):
+            self._forecaster.begin(index.loaded(now_ms, is_frozen=True).snapshot, plan)
+        is_done = await self._apply_plan(fence, index, loaded, plan, now_ms)
+        await self._forecaster.settle()
+        await self._answer(fence, index, loaded, plan, now_ms)
+        # What the plan itself changed is not news: its own starts and stops leave the others waiting for the same reasons.
+        self._decided = (index.version if is_done and not plan.preemptions else version, now_ms)
 
-    async def _execute(self, fence: Fence, leases: Sequence[OpenLease], now_ms: int, *, is_caught_up: bool) -> None:
-        outcome = await self._executions.drive(leases, now_ms=now_ms, is_caught_up=is_caught_up)
+    async def _apply_plan(self, fence: Fence, index: Index, loaded: Loaded, plan: Plan, now_ms: int) -> bool:
+        """Bind the plan's starts, stop its victims, keep its nominations; False when something of it went stale."""
+        victims = applying.victims(plan, loaded)
+        nominated = applying.nominations(plan, index)
+        to_keep = None if applying.is_same(index.nominations, nominated) else applying.to_keep(nominated, loaded)
+        portions = list(applying.starts(plan, loaded, new_id=self.new_id, new_token=self.new_token))
+        if not portions and not victims and to_keep is None:
+            return True
+        done = Applied()
+        for number, portion in enumerate(portions or [[]]):
+            is_first = number == 0
+            stops = [item.stop() for item in victims] if is_first else []
+            command = ApplyPlan(fence, now_ms, portion, stops, to_keep if is_first else None, index.terms.mark)
+            part = await self.store.run(command)
+            if part.is_outdated:
+                break
+            if is_first and to_keep is not None:
+                index.nominate(nominated)
+            done = Applied((*done.bound, *part.bound), (*done.stopped, *part.stopped))
+        await self._follow_up(fence, index, plan, victims, done, now_ms, bound=_jobs_of(portions, done.bound))
+        return len(done.bound) == len(plan.starts) and len(done.stopped) == len(victims)
+
+    async def _follow_up(
+        self,
+        fence: Fence,
+        index: Index,
+        plan: Plan,
+        victims: Sequence[applying.Victim],
+        done: Applied,
+        now_ms: int,
+        *,
+        bound: dict[str, int],
+    ) -> None:
+        """Let the view and the metrics know what was done."""
+        stopped = [item for item in victims if item.running.lease_id in done.stopped]
+        for item in stopped:
+            metrics.PREEMPTIONS.labels(item.preemption.cause.value).inc()
+            metrics.STOPS.labels(item.stop().stop_cause).inc()
+            index.preempted(item.running, now_ms)
+        metrics.NOMINATED.set(len(index.nominations))
+        metrics.STARTS.inc(len(done.bound))
+        metrics.STALE_STARTS.inc(len(plan.starts) - len(done.bound))
+        await self._keeper.refresh([*bound, *(item.running.job for item in stopped)])
+        kept = self._promises.kept(bound, now_ms)
+        if kept:
+            await self.store.run(RecordForecasts(fence, kept, now_ms))
+
+    async def _execute(self, fence: Fence, index: Index, now_ms: int, *, is_caught_up: bool) -> None:
+        outcome = await self._executions.drive(list(index.leases.values()), now_ms=now_ms, is_caught_up=is_caught_up)
         if outcome.handles:
             await self.store.run(RecordHandles(fence, outcome.handles, now_ms))
-        await self._apply(fence, outcome.changes, now_ms)
+            index.keep_handles(outcome.handles)
+        await self._apply(fence, index, outcome.changes, now_ms)
 
-    def _to_bind(self, start: Start, loaded: Loaded) -> StartToBind:
-        slices = tuple(
-            SliceToBind(item.replica, loaded.node_ids[item.node], loaded.device_ids[item.node, item.device_index], item.milli_gpu)
-            for item in start.slices
-        )
-        return StartToBind(
-            lease_id=self.new_id("lea"),
-            token=self.new_token(),
-            job_id=start.job,
-            attempt=start.attempt,
-            flavor=start.flavor,
-            milli_gpu=sum(item.milli_gpu for item in start.slices),
-            slices=slices,
-            node_ids=tuple(loaded.node_ids[node] for node in start.nodes),
-        )
+    async def _answer(self, fence: Fence, index: Index, loaded: Loaded, plan: Plan, now_ms: int) -> None:
+        answers = answering.answers(plan, loaded, self._forecaster.newest)
+        if not answers:
+            return
+        await self.store.run(AnswerClasses(fence, answers, now_ms))
+        self._promises.note(answers, loaded, now_ms)
+        for answer in answers:
+            index.answered(answer.class_id, answering.told(answer))
 
-    async def _answer(self, fence: Fence, loaded: Loaded, plan: Plan, now_ms: int) -> None:
-        forecasts = await self._forecaster.newest(loaded, plan)
-        _count_queue(loaded, plan)
-        answers = [answer for reason in plan.reasons if (answer := _changed(reason, loaded, forecasts)) is not None]
-        if answers:
-            await self.store.run(AnswerClasses(fence, answers, now_ms))
+    async def _remember(self, fence: Fence, now_ms: int, *, is_last: bool = False) -> None:
+        """Keep the memory of fair sharing now and then, and at the end."""
+        memory = self._keeper.index.memory if self._keeper.index is not None else None
+        is_due = self.stopwatch() - self._memory_seconds >= self.settings.memory_every_ms / 1_000
+        if memory is None or not (is_due or is_last):
+            return
+        self._memory_seconds = self.stopwatch()
+        try:
+            await self.store.run(KeepMemory(fence, memory.half_life_ms, memory.now_ms, memory.sums, now_ms))
+        except Exception:
+            if not is_last:
+                raise
+            log.exception("the memory of fair sharing was not kept; the next leader goes on from the one before")
 
     async def _wait(self, stop: asyncio.Event, mark: int) -> None:
-        """Sleep until the database changed since `mark`, a call of the executor answered, or `idle_ms` have passed."""
+        """Sleep until the database changed since `mark`, a call of the executor or a walk ended, or `idle_ms` have passed."""
         waits = [
             asyncio.create_task(self.store.wait_for_change(mark, self.settings.idle_ms / 1_000)),
             asyncio.create_task(stop.wait()),
         ]
-        await asyncio.wait([*waits, *self._executions.under_way], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([*waits, *self._executions.under_way, *self._forecaster.under_way], return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
             wait.cancel()
         await asyncio.gather(*waits, return_exceptions=True)  # a database that is away makes the next cycle fail, which is said there
 
 
-def _changed(item: ClassReason, loaded: Loaded, forecasts: Mapping[ClassKey, Forecast]) -> ClassAnswer | None:
-    """Return the answer for a class, None when it is what its row says already."""
-    class_id = loaded.class_ids[item.class_key]
-    forecast = forecasts.get(item.class_key, Forecast())
-    data = canonical(dict(item.reason.data))
-    new = (item.reason.code.value, data, forecast.start_ms, forecast.not_before_ms)
-    if loaded.answers.get(class_id) == new:
-        return None
-    return ClassAnswer(class_id, new[0], data, item.reason.unblocks_when.value, forecast.start_ms, forecast.not_before_ms)
+def _due_change(lease: OpenLease, deadlines: reconcile.Deadlines, now_ms: int) -> Change | None:
+    return transitions.declared_gone(lease, now_ms=now_ms) or reconcile.step(lease, deadlines, now_ms=now_ms)
 
 
-def _count_queue(loaded: Loaded, plan: Plan) -> None:
-    counts: dict[str, int] = {}
-    sizes = {job_class.key: len(job_class.jobs) for job_class in loaded.snapshot.classes}
-    for item in plan.reasons:
-        counts[item.reason.code.value] = counts.get(item.reason.code.value, 0) + sizes[item.class_key]
-    metrics.QUEUED.clear()
-    for code, count in counts.items():
-        metrics.QUEUED.labels(code).set(count)
+def _jobs_of(portions: Sequence[Sequence[StartToBind]], bound: Collection[str]) -> dict[str, int]:
+    leases = set(bound)
+    return {start.job_id: start.attempt for portion in portions for start in portion if start.lease_id in leases}
 
 
 async def _sleep(stop: asyncio.Event, seconds: float) -> None:

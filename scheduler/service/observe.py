@@ -21,10 +21,11 @@ ROUNDS_MAXIMUM = 50
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What became of a batch: changes and marks made, and whether nothing that was reported by then is left to apply."""
+    """What became of a batch: changes and marks made, whether nothing reported by then is left to apply, and the jobs concerned."""
 
     count: int
     is_caught_up: bool
+    job_ids: frozenset[str] = frozenset()
 
 
 async def apply_observations(store: Store, fence: Fence, *, now_ms: int) -> Applied:
@@ -32,6 +33,7 @@ async def apply_observations(store: Store, fence: Fence, *, now_ms: int) -> Appl
     waiting = list(await store.read(OpenObservations()))
     is_all = len(waiting) < BATCH_MAXIMUM
     count = 0
+    touched: set[str] = set()
     for _ in range(ROUNDS_MAXIMUM):
         if not waiting:
             break
@@ -44,9 +46,10 @@ async def apply_observations(store: Store, fence: Fence, *, now_ms: int) -> Appl
             await store.run(SetAside(fence, aside, now_ms))
         applied = await store.run(ApplyChanges(fence, changes, now_ms)) if changes else 0
         count += len(aside) + applied
+        touched.update(leases[change.lease_id].job_id for change in changes)
         if applied < len(changes):
-            return Applied(count, is_caught_up=False)
-    return Applied(count, is_caught_up=is_all and not waiting)
+            return Applied(count, is_caught_up=False, job_ids=frozenset(touched))
+    return Applied(count, is_caught_up=is_all and not waiting, job_ids=frozenset(touched))
 
 
 def next_round(waiting: Sequence[Seen]) -> tuple[list[list[Seen]], list[Seen]]:
@@ -64,12 +67,17 @@ def next_round(waiting: Sequence[Seen]) -> tuple[list[list[Seen]], list[Seen]]:
         elif item.lease_id not in runs:
             runs[item.lease_id] = [item]
             taken.append(runs[item.lease_id])
-        elif item.lease_id not in closed and item.kind == "progress" == runs[item.lease_id][-1].kind:
+        elif item.lease_id not in closed and item.kind == "progress" and _may_be_skipped(runs[item.lease_id][-1]):
             runs[item.lease_id].append(item)
         else:
             closed.add(item.lease_id)
             rest.append(item)
     return taken, rest
+
+
+def _may_be_skipped(seen: Seen) -> bool:
+    """Tell whether a newer progress report says all that this one says: not when it tells of a checkpoint."""
+    return seen.kind == "progress" and seen.data.get("checkpoint") is not True
 
 
 def split(runs: Sequence[Sequence[Seen]], leases: dict[str, OpenLease], *, now_ms: int) -> tuple[list[Change], list[Seen]]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from domain.states import FailureClass, JobEvent, JobState, JobTarget, LeaseEndCause, advance
@@ -39,6 +40,11 @@ _STOPPED = {
     LeaseEndCause.NEVER_STARTED: JobEvent.EVICTED,
     LeaseEndCause.NODE_LOST: JobEvent.NODE_LOST,
 }
+
+
+# Ends that nobody's program caused and that count towards the job's attempts; others count when a failure was seen.
+_COUNTS = frozenset({LeaseEndCause.NEVER_STARTED, LeaseEndCause.NODE_LOST})
+_FOR_OTHERS = frozenset({LeaseEndCause.PREEMPTED, LeaseEndCause.RECLAIMED})
 
 
 def follow(lease: OpenLease, seen: Seen, *, now_ms: int) -> Change:
@@ -97,13 +103,16 @@ def _on_started(lease: OpenLease, seen: Seen, now_ms: int) -> Change:
     )
 
 
-def _on_progress(lease: OpenLease, seen: Seen, _now_ms: int) -> Change:
+def _on_progress(lease: OpenLease, seen: Seen, now_ms: int) -> Change:
     if not _moves_job(lease):
         return _nothing(lease, seen)
     metrics = seen.data.get("metrics")
     told = {**(metrics if isinstance(metrics, Mapping) else {}), **seen.data}
     plain = [(key, value) for key, value in told.items() if _is_plain(value)][:PROGRESS_FIELDS_MAXIMUM]
-    return Change(lease.id, (seen.id,), job_version=lease.job_version, job={"progress": canonical(dict(plain))})
+    job: dict[str, Any] = {"progress": canonical(dict(plain))}
+    if seen.data.get("checkpoint") is True:
+        job["checkpoint_at_ms"] = _clamp(seen.observed_at_ms, lease.running_at_ms or lease.granted_at_ms, now_ms)
+    return Change(lease.id, (seen.id,), job_version=lease.job_version, job=job)
 
 
 def _is_plain(told: object) -> bool:
@@ -115,23 +124,29 @@ def _on_exited(lease: OpenLease, seen: Seen, now_ms: int) -> Change:
         return _nothing(lease, seen)
     exit_code, failure = _exit_code(seen.data.get("exit_code")), _failure(seen.data.get("failure_class"))
     message = _message(seen.data.get("message"))
-    if exit_code == 0 and failure is None and not _was_stopped_before(lease, seen):
+    is_by_stop = _was_stopped_before(lease, seen)
+    if exit_code == 0 and failure is None and not is_by_stop:
         return end(lease, JobEvent.EXITED_ZERO, LeaseEndCause.COMPLETED, at_ms=seen.observed_at_ms, now_ms=now_ms, seen=seen, exit_code=0)
     if exit_code is None and failure is None:
         failure = FailureClass.PLATFORM  # nobody knows how it ended, and that is not the user's doing
-    cause, event, failure = _why_ended(lease, failure)
+    cause, event, failure = _why_ended(lease, failure, is_by_stop=is_by_stop)
     return end(
         lease, event, cause, at_ms=seen.observed_at_ms, now_ms=now_ms, seen=seen, exit_code=exit_code, failure=failure, message=message
     )
 
 
 def _was_stopped_before(lease: OpenLease, seen: Seen) -> bool:
-    """Tell whether the stop came before the exit. A program that is stopped half-way and exits with 0 has not succeeded."""
-    return lease.stop_requested_at_ms is not None and seen.observed_at_ms >= lease.stop_requested_at_ms
+    """Tell whether the exit is the work of our stop. A program that is stopped half-way and exits with 0 has not succeeded, and one that
+    ended by itself just before the stop came ended as it did. The runner knows which came first; without its word the times must do.
+    """
+    if lease.stop_requested_at_ms is None:
+        return False
+    told = seen.data.get("was_stopped")
+    return told if isinstance(told, bool) else seen.observed_at_ms >= lease.stop_requested_at_ms
 
 
-def _why_ended(lease: OpenLease, failure: FailureClass | None) -> tuple[LeaseEndCause, JobEvent, FailureClass | None]:
-    if lease.stop_cause is not None:
+def _why_ended(lease: OpenLease, failure: FailureClass | None, *, is_by_stop: bool) -> tuple[LeaseEndCause, JobEvent, FailureClass | None]:
+    if lease.stop_cause is not None and is_by_stop:
         cause = LeaseEndCause(lease.stop_cause)
         return cause, _STOPPED[cause], FailureClass.TIME_LIMIT if cause is LeaseEndCause.TIME_LIMIT else None
     failure = failure or FailureClass.USER_CODE
@@ -170,7 +185,7 @@ def _on_gone(lease: OpenLease, seen: Seen, now_ms: int) -> Change:
             lease.id, (seen.id,), lease={"released_at_ms": released_at_ms}, gone_node_ids=gone, is_released=True,
             events=(("lease_released", {"attempt": lease.attempt}),),
         )  # fmt: skip
-    cause, event, failure = _why_ended(lease, FailureClass.PLATFORM)
+    cause, event, failure = _why_ended(lease, FailureClass.PLATFORM, is_by_stop=True)
     message = "the lease could not be started" if cause is LeaseEndCause.NEVER_STARTED else "the lease ended unseen"
     ended = end(lease, event, cause, at_ms=seen.observed_at_ms, now_ms=now_ms, seen=seen, failure=failure, message=message)
     released_at_ms = max(ended.lease["ended_at_ms"], _clamp(seen.observed_at_ms, lease.granted_at_ms, now_ms))
@@ -179,6 +194,22 @@ def _on_gone(lease: OpenLease, seen: Seen, now_ms: int) -> Change:
         attempt=ended.attempt, gone_node_ids=gone, is_released=True,
         events=(*ended.events, ("lease_released", {"attempt": lease.attempt})),
     )  # fmt: skip
+
+
+def declared_gone(lease: OpenLease, *, now_ms: int) -> Change | None:
+    """Return what follows when an operator said that nodes of a lease do not come back; None when none of its nodes is one of them."""
+    gone = [part for part in lease.parts if part.is_declared_gone and not part.is_gone]
+    if not gone:
+        return None
+    told = {"message": "the node was lost and an operator declared it gone"}
+    change = _on_lost(lease, _sighted(lease, "lost", None, now_ms, told), now_ms)
+    is_released = all(part.is_gone or part in gone for part in lease.parts)
+    ended_at_ms = change.lease.get("ended_at_ms", lease.ended_at_ms)
+    fields = {**change.lease, **({"released_at_ms": max(now_ms, ended_at_ms)} if is_released else {})}
+    events = (*change.events, *((("lease_released", {"attempt": lease.attempt}),) if is_released else ()))
+    return replace(
+        change, observation_ids=(), lease=fields, gone_node_ids=tuple(part.node_id for part in gone), is_released=is_released, events=events
+    )
 
 
 def end(
@@ -202,14 +233,17 @@ def end(
     job: dict[str, Any] = {}
     events: list[tuple[str, Mapping[str, Any]]] = [("lease_ended", {"attempt": lease.attempt, "cause": cause.value})]
     if _moves_job(lease):
-        state = _next_state(lease, event)
+        counts = failure is not None or cause in _COUNTS
+        state = _next_state(lease, event, counts=counts)
         job = {"state": state.value, **outcome}
         if state.is_terminal:
             job["ended_at_ms"] = ended_at_ms
             if state is JobState.FAILED and failure is None:  # evicted as often as is allowed: no run of it failed by itself
                 job |= {"failure_class": FailureClass.PLATFORM.value, "message": message or f"{cause.value}: no attempt is left"}
         else:
-            job |= {"started_at_ms": None, "progress": None, "exit_code": None, "failure_class": None}
+            job |= {"started_at_ms": None, "progress": None, "checkpoint_at_ms": None, "exit_code": None, "failure_class": None}
+            job |= {"failed_attempts": lease.failed_attempts + 1} if counts else {}
+            job |= {"was_preempted": True} if cause in _FOR_OTHERS else {}
         events.append((f"job_{state.value}", {"attempt": lease.attempt, "cause": cause.value, **outcome}))
     return Change(
         lease.id,
@@ -222,12 +256,12 @@ def end(
     )
 
 
-def _next_state(lease: OpenLease, event: JobEvent) -> JobState:
+def _next_state(lease: OpenLease, event: JobEvent, *, counts: bool) -> JobState:
     """Return the job's state after `event`: what would queue again does not when it was cancelled or has no attempt left."""
     state = advance(JobState(lease.job_state), event)
     if state is JobState.QUEUED and lease.job_target == JobTarget.CANCEL:
         return advance(state, JobEvent.CANCEL_DONE)
-    if state is JobState.QUEUED and lease.attempt >= lease.maximum_attempts:
+    if state is JobState.QUEUED and counts and lease.failed_attempts + 1 >= lease.maximum_attempts:
         return advance(state, JobEvent.ATTEMPTS_SPENT)
     return state
 

@@ -30,6 +30,7 @@ class Node(SQLModel, table=True):
     isolation: str | None = None  # what the agent can do: "namespaces" or "none"
     labels: str = "{}"  # JSON object
     taints: str = "[]"  # JSON list: only jobs that tolerate all of them are placed here
+    declared_gone_at_ms: int | None = None  # an operator said that a lost node does not come back; cleared by its next inventory
     registered_at_ms: int
     heartbeat_at_ms: int | None = None
 

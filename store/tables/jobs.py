@@ -87,6 +87,7 @@ class Job(SQLModel, table=True):
     message: str | None = None
     progress: str | None = None  # JSON: newest progress report of the current attempt
     was_preempted: bool = False  # an attempt was stopped for another job: it does not fight back
+    failed_attempts: int = 0  # those that count towards maximum_attempts: not the ones stopped for another job or by a drain
     checkpoint_at_ms: int | None = None  # when the current attempt last said that its work is saved
 
 

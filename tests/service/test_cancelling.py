@@ -10,7 +10,8 @@ from executors.fake import Script
 from store import tables
 from store.commands import Command
 from store.engine import Store
-from store.leases import ApplyChanges, BindStarts
+from store.leases import ApplyChanges
+from store.plans import ApplyPlan
 from tests.support.fleet import T0_MS, Fleet
 from tests.support.hooked import HookedStore
 
@@ -122,7 +123,7 @@ async def test_cancel_between_deciding_and_binding_makes_that_start_stale_alone(
     cancelled, other = await world.submit(), await world.submit()
 
     async def cancel_first(command: Command[Any]) -> None:
-        if isinstance(command, BindStarts):
+        if isinstance(command, ApplyPlan):
             await world.cancel(cancelled)
 
     await world.step(world.scheduler(HookedStore(store, before=cancel_first)))

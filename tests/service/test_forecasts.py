@@ -8,7 +8,6 @@ from scheduler.decision.plan import Forecast
 from scheduler.decision.snapshot import ClassKey
 from scheduler.service.forecasts import REST_PER_WALK, Forecaster
 from scheduler.service.settings import SchedulerSettings
-from store.scheduling import Loaded
 from tests.decision.world import HOUR_MS, World
 
 
@@ -31,7 +30,11 @@ class Asked:
 
     async def ask(self) -> Mapping[ClassKey, Forecast]:
         """Ask as a cycle does."""
-        return await self.forecaster.newest(Loaded(self.world.snapshot(), {}, {}, {}, {}), self.world.check())
+        plan = self.world.check()
+        if self.forecaster.is_due(plan):
+            self.forecaster.begin(self.world.snapshot(), plan)
+        await self.forecaster.settle()
+        return self.forecaster.newest
 
 
 def walks(answers: list[Mapping[ClassKey, Forecast]]) -> int:

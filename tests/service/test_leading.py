@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 
 from executors.fake import Script
-from scheduler.service.loop import LEADER
+from scheduler.service.lead import LEADER
 from store import tables
 from store.commands import Command
 from store.engine import Store
 from store.errors import StaleError
 from store.leader import GiveUpLead
-from store.leases import BindStarts
+from store.plans import ApplyPlan
 from tests.support.fleet import Fleet
 from tests.support.hooked import HookedStore
 
@@ -67,8 +67,8 @@ async def test_second_takes_over_a_term_after_the_first_fell_silent_and_goes_on_
 async def test_lead_that_was_given_up_is_taken_at_once(store: Store) -> None:
     world = await Fleet(store).begin()
     await world.step()
-    assert world.loop.fence is not None
-    await store.run(GiveUpLead(world.loop.fence))
+    assert world.loop.lead.fence is not None
+    await store.run(GiveUpLead(world.loop.lead.fence))
 
     second = world.scheduler()
 
@@ -81,7 +81,7 @@ async def test_leader_that_was_paused_in_the_middle_of_a_cycle_binds_nothing_whe
     second = world.scheduler()
 
     async def pause(command: Command[Any]) -> None:
-        if isinstance(command, BindStarts):
+        if isinstance(command, ApplyPlan):
             await world.pass_time(world.settings.term_ms)
             await world.step(second)
 
@@ -101,7 +101,7 @@ async def test_leader_that_lost_its_lead_stands_by_at_its_next_renewal(store: St
     await world.step(second)
 
     assert [await world.step(), await world.step(second)] == [False, True]
-    assert world.loop.fence is None
+    assert world.loop.lead.fence is None
 
 
 async def test_late_start_of_a_leader_that_lost_its_lead_starts_nothing_that_was_stopped(store: Store) -> None:

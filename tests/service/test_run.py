@@ -15,7 +15,7 @@ from store.commands import Command
 from store.engine import Store
 from store.errors import StaleError
 from store.leader import TakeLead
-from store.leases import BindStarts
+from store.plans import ApplyPlan
 from tests.support.fleet import Fleet
 from tests.support.hooked import HookedStore
 
@@ -60,7 +60,7 @@ async def test_what_comes_during_a_cycle_is_one_cycle_more(store: Store) -> None
     is_binding, may_go_on = asyncio.Event(), asyncio.Event()
 
     async def hold(command: Command[Any]) -> None:
-        if isinstance(command, BindStarts):
+        if isinstance(command, ApplyPlan):
             binds.append(len(command.starts))
             is_binding.set()
             await may_go_on.wait()
@@ -81,7 +81,7 @@ async def test_exception_in_a_cycle_is_counted_and_the_next_cycle_does_its_work(
     failures = REGISTRY.get_sample_value("terrace_scheduler_cycle_failures_total") or 0
 
     async def fail(command: Command[Any]) -> None:
-        if isinstance(command, BindStarts) and broken:
+        if isinstance(command, ApplyPlan) and broken:
             raise RuntimeError(broken.pop())
 
     job = await world.submit()
@@ -97,7 +97,7 @@ async def test_scheduler_that_loses_the_lead_goes_on_standing_by_and_leads_again
     taken: list[str] = []
 
     async def take_away(command: Command[Any]) -> None:
-        if isinstance(command, BindStarts) and not taken:
+        if isinstance(command, ApplyPlan) and not taken:
             taken.append("once")
             raise StaleError("not_leading", "another scheduler leads")
 

@@ -130,18 +130,22 @@ def test_inventory_that_names_something_twice_is_refused_whole(world: World, sec
 )
 def test_switches_of_a_node(world: World, switches: dict[str, bool], state: str) -> None:
     world.node("a")
-    assert world.run(fleet.SetNode("a", switches.get("is_cordoned"), switches.get("is_draining"))).state == state
+    assert world.run(fleet.SetNode("a", switches.get("is_cordoned"), switches.get("is_draining"), T0_MS)).state == state
 
 
 def test_undraining_takes_the_cordon_away(world: World) -> None:
     world.node("a")
-    world.run(fleet.SetNode("a", None, is_draining=True))
-    assert world.run(fleet.SetNode("a", None, is_draining=False)).state == "ready"
+    world.run(fleet.SetNode("a", None, True, T0_MS))
+    assert world.run(fleet.SetNode("a", None, False, T0_MS)).state == "ready"
 
 
 @pytest.mark.parametrize(
     "command",
-    [fleet.SetNode("x", True, None), fleet.SetNode("x", None, None), fleet.AcceptInventory("x", "b", "1", 1, 1, "none", [], T0_MS)],
+    [
+        fleet.SetNode("x", True, None, T0_MS),
+        fleet.SetNode("x", None, None, T0_MS),
+        fleet.AcceptInventory("x", "b", "1", 1, 1, "none", [], T0_MS),
+    ],
     ids=["switch", "no switch", "inventory"],
 )
 def test_node_that_is_not_there_is_missing(world: World, command: Any) -> None:

@@ -9,8 +9,9 @@ import pytest
 from store.errors import StaleError
 from store.executions import RecordHandles
 from store.leader import Fence, GiveUpLead, MayLead, TakeLead
-from store.leases import AnswerClasses, ApplyChanges, BindStarts
+from store.leases import AnswerClasses, ApplyChanges
 from store.observations import SetAside, SilentNodes
+from store.plans import ApplyPlan
 from tests.store.world import T0_MS, World
 from tests.support.statements import rows
 
@@ -70,7 +71,7 @@ OLD = Fence("scheduler", 1)
 @pytest.mark.parametrize(
     "command",
     [
-        pytest.param(BindStarts(OLD, [], T0_MS), id="bind"),
+        pytest.param(ApplyPlan(OLD, T0_MS), id="bind"),
         pytest.param(ApplyChanges(OLD, [], T0_MS), id="apply"),
         pytest.param(AnswerClasses(OLD, [], T0_MS), id="answer"),
         pytest.param(SetAside(OLD, [], T0_MS), id="set aside"),

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from store import fleet, identity, jobs, leases
+from store import fleet, identity, jobs, leases, plans
 from store.engine import Store
 from store.errors import ConflictError, RefusalError
 from store.leader import TakeLead
@@ -54,9 +54,9 @@ def outcome(answer: Future[Any]) -> Any:
 def test_cancel_that_comes_first_makes_the_start_stale(acme: World) -> None:
     job = acme.job()
     cancelled, bound = first_then(
-        acme, jobs.CancelJob(job, None, "usr_acme", T0_MS), leases.BindStarts(acme.fence, [acme.start(job, on=[("a", 0)])], T0_MS)
+        acme, jobs.CancelJob(job, None, "usr_acme", T0_MS), plans.ApplyPlan(acme.fence, T0_MS, [acme.start(job, on=[("a", 0)])])
     )
-    assert (cancelled.state, bound) == ("cancelled", ())
+    assert (cancelled.state, bound.bound) == ("cancelled", ())
     assert rows(acme.store, "SELECT count(*) FROM lease") == rows(acme.store, "SELECT count(*) FROM device_claim") == [(0,)]
     invariants.check_blocking(acme.store)
 
@@ -64,9 +64,9 @@ def test_cancel_that_comes_first_makes_the_start_stale(acme: World) -> None:
 def test_cancel_that_comes_second_finds_the_started_job_and_asks_for_its_end(acme: World) -> None:
     job = acme.job()
     bound, cancelled = first_then(
-        acme, leases.BindStarts(acme.fence, [acme.start(job, on=[("a", 0)])], T0_MS), jobs.CancelJob(job, None, "usr_acme", T0_MS)
+        acme, plans.ApplyPlan(acme.fence, T0_MS, [acme.start(job, on=[("a", 0)])]), jobs.CancelJob(job, None, "usr_acme", T0_MS)
     )
-    assert len(bound) == 1
+    assert len(bound.bound) == 1
     assert (cancelled.state, cancelled.target) == ("starting", "cancel")
     invariants.check_blocking(acme.store)
 
@@ -85,7 +85,7 @@ def test_end_that_was_seen_while_a_cancel_commits_is_dropped_and_chosen_again(ac
 
 def test_scheduler_that_is_overtaken_before_its_bind_writes_nothing(acme: World) -> None:
     job = acme.job()
-    bind = leases.BindStarts(acme.fence, [acme.start(job, on=[("a", 0)])], T0_MS)
+    bind = plans.ApplyPlan(acme.fence, T0_MS, [acme.start(job, on=[("a", 0)])])
     taken, bound = first_then(acme, TakeLead("scheduler", "sch_2", T0_MS + 9_999, 5_000), bind)
     assert taken.epoch == 2
     assert isinstance(bound, RefusalError)

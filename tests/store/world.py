@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from domain.jobs import Shape
-from store import fleet, identity, jobs, leader, leases, quotas, seed
+from store import fleet, identity, jobs, leader, leases, plans, quotas, seed
 from store.agent_reports import AcceptReports, Output, Seen
 from store.engine import Store
 from store.job_reads import AttemptView, JobView, JobWithAttempts
@@ -111,15 +111,15 @@ class World:
         assert self._fence is not None
         return self._fence
 
-    def start(self, job: str, *, on: Sequence[tuple[str, int]], lease: str | None = None, attempt: int = 1) -> leases.StartToBind:
+    def start(self, job: str, *, on: Sequence[tuple[str, int]], lease: str | None = None, attempt: int = 1) -> plans.StartToBind:
         """Return the start of a job with one replica on the devices (node, index), as a plan would name it."""
-        slices = [leases.SliceToBind(0, f"nod_{node}", f"GPU-{node}-{index}", 1_000) for node, index in on]
+        slices = [plans.SliceToBind(0, f"nod_{node}", f"GPU-{node}-{index}", 1_000) for node, index in on]
         nodes = [slice_.node_id for slice_ in slices[:1]]
-        return leases.StartToBind(lease or self.new("lea"), "token", job, attempt, "h200", 1_000 * len(slices), slices, nodes)
+        return plans.StartToBind(lease or self.new("lea"), "token", job, attempt, "h200", 1_000 * len(slices), slices, nodes)
 
-    def bind(self, *starts: leases.StartToBind) -> tuple[str, ...]:
+    def bind(self, *starts: plans.StartToBind) -> tuple[str, ...]:
         """Apply starts as the leading scheduler; return the leases that were bound."""
-        bound: tuple[str, ...] = self.run(leases.BindStarts(self.fence, starts, self.now_ms))
+        bound: tuple[str, ...] = self.run(plans.ApplyPlan(self.fence, self.now_ms, starts)).bound
         return bound
 
     def lease(self, job: str, *, on: Sequence[tuple[str, int]], attempt: int = 1) -> str:

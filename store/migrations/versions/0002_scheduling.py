@@ -21,6 +21,11 @@ def upgrade() -> None:
     """Expand the schema."""
     _expand_tables()
     op.create_index("lease_by_stop", "lease", ["stop_requested_at_ms"], unique=False)
+    tells_of_change = sa.text(
+        "kind IN ('cohort_changed', 'device_changed', 'maintenance_changed', 'node_changed', 'policy_changed', 'quota_changed', "
+        "'reservation_changed', 'tenant_changed')"
+    )
+    op.create_index("event_of_change", "event", ["kind", "id"], sqlite_where=tells_of_change, postgresql_where=tells_of_change)
     op.create_table(
         "scheduling_policy",
         sa.Column("name", TEXT, nullable=False),
@@ -65,9 +70,11 @@ def _expand_tables() -> None:
     op.add_column("job_class", sa.Column("is_preemptible", sa.Boolean(), nullable=False, server_default=sa.true()))
     op.add_column("job_class", sa.Column("place", TEXT, nullable=False, server_default="{}"))
     op.add_column("job", sa.Column("was_preempted", sa.Boolean(), nullable=False, server_default=sa.false()))
+    op.add_column("job", sa.Column("failed_attempts", BIG, nullable=False, server_default="0"))
     op.add_column("job", sa.Column("checkpoint_at_ms", BIG, nullable=True))
     op.add_column("lease", sa.Column("preemption_cause", TEXT, nullable=True))
     op.add_column("lease", sa.Column("beneficiary_job_id", TEXT, nullable=True))
+    op.add_column("node", sa.Column("declared_gone_at_ms", BIG, nullable=True))
     op.add_column("node", sa.Column("taints", TEXT, nullable=False, server_default="[]"))
     op.add_column("device", sa.Column("island", BIG, nullable=False, server_default="0"))
 
@@ -137,12 +144,13 @@ def downgrade() -> None:
     """Contract again; only for a database that nothing was written to since."""
     for table in ("maintenance_window", "capacity_reservation", "nomination", "forecast_record", "fair_share_memory", "scheduling_policy"):
         op.drop_table(table)
+    op.drop_index("event_of_change", "event")
     op.drop_index("lease_by_stop", "lease")
     columns = {
         "device": ("island",),
-        "node": ("taints",),
+        "node": ("taints", "declared_gone_at_ms"),
         "lease": ("preemption_cause", "beneficiary_job_id"),
-        "job": ("was_preempted", "checkpoint_at_ms"),
+        "job": ("was_preempted", "failed_attempts", "checkpoint_at_ms"),
         "job_class": ("user_id", "is_preemptible", "place"),
         "quota_node": (
             "within_tenant", "reclaim_within_cohort", "borrow_within_cohort", "when_can_borrow", "when_can_preempt", "borrow_max_priority",
