@@ -50,7 +50,7 @@ class Loop:
     new_token: Callable[[], str] = clock.new_token
     stopwatch: Callable[[], float] = time.monotonic
     lead: Lead = field(init=False)
-    _keeper: Keeper = field(init=False)
+    keeper: Keeper = field(init=False)
     _executions: Executions = field(init=False)
     _forecaster: Forecaster = field(init=False)
     _promises: answering.Promises = field(default_factory=answering.Promises)
@@ -60,7 +60,7 @@ class Loop:
 
     def __post_init__(self) -> None:
         self.lead = Lead(self.store, self.holder, self.settings, self.now_ms, self.stopwatch)
-        self._keeper = Keeper(self.store, self.settings.policy)
+        self.keeper = Keeper(self.store, self.settings.policy)
         self._executions = Executions(self.executor, self.settings, self.stopwatch)
         self._forecaster = Forecaster(self.settings, self.stopwatch)
 
@@ -100,7 +100,7 @@ class Loop:
             try:
                 await self._cycle(fence, self.lead.stamp())
             except BaseException:
-                self._keeper.drop()
+                self.keeper.drop()
                 raise
         return True
 
@@ -110,17 +110,17 @@ class Loop:
         self._executions.forget()
         self._forecaster.forget()
         self._promises.forget()
-        self._keeper.drop()
+        self.keeper.drop()
         metrics.LEADING.set(0)
         metrics.QUEUED.clear()
         for gauge in (metrics.OPEN_LEASES, metrics.OVERDUE, metrics.NOMINATED):
             gauge.set(0)
 
     async def _cycle(self, fence: Fence, now_ms: int) -> None:
-        index = await self._keeper.catch_up(now_ms)
+        index = await self.keeper.catch_up(now_ms)
         applied = await observe.apply_observations(self.store, fence, now_ms=now_ms)
         metrics.OBSERVATIONS.inc(applied.count)
-        await self._keeper.refresh(applied.job_ids)
+        await self.keeper.refresh(applied.job_ids)
         await self._reconcile(fence, index, now_ms)
         if self._decided[0] != index.version or not 0 <= now_ms - self._decided[1] < self.settings.idle_ms or self._forecaster.under_way:
             await self._decide(fence, index, now_ms)
@@ -145,7 +145,7 @@ class Loop:
             return
         jobs = {index.leases[change.lease_id].job_id for change in changes}
         await self.store.run(ApplyChanges(fence, changes, now_ms))
-        await self._keeper.refresh(jobs)
+        await self.keeper.refresh(jobs)
         for change in changes:
             if "stop_cause" in change.lease:
                 metrics.STOPS.labels(change.lease["stop_cause"]).inc()
@@ -207,7 +207,7 @@ class Loop:
         metrics.NOMINATED.set(len(index.nominations))
         metrics.STARTS.inc(len(done.bound))
         metrics.STALE_STARTS.inc(len(plan.starts) - len(done.bound))
-        await self._keeper.refresh([*bound, *(item.running.job for item in stopped)])
+        await self.keeper.refresh([*bound, *(item.running.job for item in stopped)])
         kept = self._promises.kept(bound, now_ms)
         if kept:
             await self.store.run(RecordForecasts(fence, kept, now_ms))
@@ -230,7 +230,7 @@ class Loop:
 
     async def _remember(self, fence: Fence, now_ms: int, *, is_last: bool = False) -> None:
         """Keep the memory of fair sharing now and then, and at the end."""
-        memory = self._keeper.index.memory if self._keeper.index is not None else None
+        memory = self.keeper.index.memory if self.keeper.index is not None else None
         is_due = self.stopwatch() - self._memory_seconds >= self.settings.memory_every_ms / 1_000
         if memory is None or not (is_due or is_last):
             return

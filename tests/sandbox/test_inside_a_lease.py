@@ -84,7 +84,9 @@ def seen(started: Leases, folders: Path, tmp_path_factory: pytest.TempPathFactor
         checkpoint_dir=str(folders / "checkpoints/job-1"),
         env={"MINE": "1", "CUDA_VISIBLE_DEVICES": "0,1,2,3,4,5,6,7", "TERRACE_JOB_ID": "another"},
     )
-    beside = leases.lease(lease_id="lease-2", token=NEIGHBOUR_S_TOKEN, device_indices=(0, 1), entrypoint=("python", "-c", NEIGHBOUR_S_JOB))
+    beside = leases.lease(
+        lease_id="lease-2", token=NEIGHBOUR_S_TOKEN, device_indices=(0, 1), entrypoint=("python", "-c", NEIGHBOUR_S_JOB), limit_ms=600_000
+    )
     with subprocess.Popen(["sleep", STRANGER]) as stranger:
         neighbour = started.start(beside)
         neighbour.wait_for_line("RUNNING ")

@@ -132,7 +132,7 @@ def test_checkpoint_too_deep_to_be_given_is_refused(levels: int, tmp_path: Path)
     with pytest.raises(CheckpointError, match=f"folders deeper than {ownership.DEPTH_MAX}"):
         ownership.give_tree(tmp_path, 60_605, lease_uids=[0])
 
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    assert len(os.listdir("/proc/self/fd")) <= descriptors  # others may be closed meanwhile, none may be left open
     ownership.remove_tree(tmp_path / "deeper")  # nobody else could
 
 

@@ -27,7 +27,7 @@ from store.engine import Store
 from store.job_reads import JobView, JobWithAttempts
 from store.leader import TakeLead
 from store.observations import SilentNodes
-from tests.support import invariants
+from tests.support import invariants, live_view
 from tests.support.hooked import HookedStore
 
 T0_MS = 1_800_000_000_000
@@ -181,7 +181,7 @@ class Fleet:
 
     async def drain(self, node: str, *, is_draining: bool = True) -> None:
         """Switch a node as an operator does."""
-        await self.store.run(fleet.SetNode(node, None, is_draining))
+        await self.store.run(fleet.SetNode(node, None, is_draining, self.now_ms))
 
     def silence(self, node: str) -> None:
         """Cut a node off: no heartbeat, no report; its leases go on."""
@@ -209,11 +209,13 @@ class Fleet:
         await self.fake.advance()
 
     async def step(self, loop: Loop | None = None) -> bool:
-        """Let a scheduler do one cycle, then look at what must always be true."""
+        """Let a scheduler do one cycle, then look at what must always be true, and that its view of the world is the world."""
+        loop = loop or self.loop
         try:
-            return await (loop or self.loop).step()
+            return await loop.step()
         finally:
             await self.check()
+            await live_view.check(self.store, loop)
 
     async def settle(self, loop: Loop | None = None) -> None:
         """Let agents report and the scheduler step, without time passing, until a cycle changes nothing."""
