@@ -4,8 +4,8 @@ Owns the order of things: archive fetched, process tree started, watched, stoppe
 goes to the spool and nowhere else. Does not own the process tree (sandbox/), the lease table (telemetry.py) or which leases there
 are (roster.py, which wrote the lease down before). A lease that fails before it has a process ends as any other: exited, then gone.
 
-While the disk is full, output and progress are lost (with a note), the beginning and the end of a lease wait in memory, and a lease that is
-over gives its own directory back first.
+While the disk is full, output and progress are lost (with a note); the beginning and the end of a lease and the word of its newest
+checkpoint wait in memory, and a lease that is over gives its own directory back first.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from agents.spool import DROPPED_NOTE, SpoolBusyError
 from agents.surroundings import ProcessTree, Surroundings
 from agents.telemetry import LeasedSlice, LeaseTableError
 from terrace.models.agents import Assignment
+from terrace.runtime import progress
 
 MESSAGE_CHARACTERS_MAXIMUM = 2_000
 OUTPUT_CHARACTERS_MAXIMUM = 16_384  # of one report; at four bytes a character this is what the service takes at once
@@ -202,7 +203,7 @@ class LeaseRun:
             except SpoolBusyError as error:
                 log.error("what was seen of a lease cannot be kept now", lease=self.lease_id, error=str(error))
                 self._is_output_missing = self._is_output_missing or any(event.kind is EventKind.LOG for event in waiting)
-                waiting = [event for event in waiting if event.kind in LOSSLESS]
+                waiting = _indispensable(waiting)
                 if is_gone:
                     await asyncio.to_thread(self._tidy)
             if is_gone and not waiting:
@@ -252,6 +253,12 @@ class LeaseRun:
             self._tree.discard()
         except (SandboxError, OSError) as error:
             log.warning("a lease's directory stays", lease=self.lease_id, error=str(error))
+
+
+def _indispensable(events: list[SandboxEvent]) -> list[SandboxEvent]:
+    """Return what must be told whenever the disk allows: the beginning, the end, and the newest word of a checkpoint."""
+    saved = [event for event in events if event.kind is EventKind.PROGRESS and progress.is_checkpoint(event.data)]
+    return [event for event in events if event.kind in LOSSLESS or event in saved[-1:]]
 
 
 def inputs_dir(settings: AgentSettings) -> Path:

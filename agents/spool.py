@@ -3,7 +3,8 @@
 Owns one SQLite file in the agent's state directory. A report is written here before anybody is told of it and deleted when the service
 has accepted it, so nothing is lost while the service is away or the agent restarts. A lease is written down before anything of it is
 started, so a restarted agent never starts it again. Does not own sending (reporting.py). Bounded: output is dropped beyond
-`bytes_maximum`, with one note per lease, and the newest progress report of a lease replaces the one before it that still waits.
+`bytes_maximum`, with one note per lease, and the newest progress report of a lease replaces the one before it that still waits, but for
+the word of a checkpoint, which only the word of a newer one replaces.
 
 A file that is damaged is set aside and a new one begun. What it knew is lost then, so whatever the service assigns first is counted as
 taken on before: better a job that runs again under a new lease than one that runs twice under one (`has_lost_memory`, `take_as_lost`).
@@ -23,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+
+from terrace.runtime import progress
 
 BUSY_SECONDS = 10.0
 DROPPED_NOTE = "\n[terrace: output was dropped here, because the service could not be reached for too long or the disk was full]\n"
@@ -46,6 +49,8 @@ SELECT seq, boot_id, kind, lease_id, observed_at_ms, data, LENGTH(data) FROM rep
 """
 _INSERT = "INSERT INTO reports (boot_id, kind, lease_id, observed_at_ms, data) VALUES (?, ?, ?, ?, ?)"
 _TAKEN_BEFORE = "SELECT lease_id, device_uuids FROM leases WHERE is_gone = 0 AND boot_id <> ? ORDER BY lease_id LIMIT ?"
+_OLDER_PROGRESS = "kind = 'progress' AND lease_id = ? AND boot_id = ?"
+_MERE_PROGRESS = f"{_OLDER_PROGRESS} AND json_extract(data, '$.checkpoint') IS NULL"  # the word of a checkpoint waits for a newer one
 _DONE = """
 SELECT lease_id FROM leases WHERE is_gone = 1 AND lease_id NOT IN (SELECT lease_id FROM reports WHERE lease_id IS NOT NULL)
 """
@@ -126,7 +131,7 @@ class Spool:
         """Keep a report until it is accepted."""
         with self._lock, self._transaction():
             if kind == "progress":
-                self._delete("kind = 'progress' AND lease_id = ? AND boot_id = ?", (lease_id, self._boot_id))
+                self._delete(_OLDER_PROGRESS if progress.is_checkpoint(data) else _MERE_PROGRESS, (lease_id, self._boot_id))
             self._insert(kind, lease_id, data, observed_at_ms)
 
     def add_output(self, lease_id: str, offset: int, text: str, *, observed_at_ms: int) -> int:

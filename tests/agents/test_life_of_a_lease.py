@@ -50,6 +50,14 @@ async def test_newest_progress_reaches_the_owner(world: World) -> None:
     assert (job["progress"]["step"], job["progress"]["total"]) == (3, 3)
 
 
+async def test_word_of_a_checkpoint_reaches_the_service(world: World) -> None:
+    job_id = await world.submit("from terrace import runtime; runtime.report_checkpoint(step=5, total=9, loss=0.5)")
+    async with world.running():
+        await world.until(world.has_ended(job_id))
+
+    assert await world.told("progress") == [{"step": 5, "total": 9, "metrics": {"loss": 0.5}, "checkpoint": True}]
+
+
 async def test_job_sees_its_archive_and_its_environment(world: World) -> None:
     program = "import os; print(open('data/x.txt').read(), os.environ['MINE'], sorted(os.listdir('.')))"
     job_id = await world.submit(program, archive=packed({"data/x.txt": "sent"}), environment={"MINE": "too"})

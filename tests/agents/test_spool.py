@@ -80,6 +80,16 @@ def test_newest_progress_of_a_lease_replaces_the_one_that_waits(tmp_path: Path) 
     assert kept(spool) == [("progress", "lea_a", {"step": 2}), ("progress", "lea_b", {"step": 2})]
 
 
+def test_word_of_a_checkpoint_waits_until_a_newer_one_replaces_it(tmp_path: Path) -> None:
+    spool = opened(tmp_path)
+    for step, mark in ((1, {}), (2, {"checkpoint": True}), (3, {}), (4, {"metrics": {"note": '"checkpoint": true'}})):
+        add(spool, "progress", step=step, **mark)
+    between = [data["step"] for _, _, data in kept(spool)]
+    add(spool, "progress", step=5, checkpoint=True)
+
+    assert (between, [data["step"] for _, _, data in kept(spool)]) == ([2, 4], [5])
+
+
 def test_output_beyond_the_limit_is_dropped_with_one_note_and_later_output_follows_without_a_hole(tmp_path: Path) -> None:
     spool = opened(tmp_path, bytes_maximum=200)
     offset = spool.add_output("lea_a", 0, "x" * 150, observed_at_ms=NOW)

@@ -23,6 +23,7 @@ def send(raw):
 for raw in (b"no json", b"[" * 4000, b"{}", b'{"step": 1e999, "total": null, "metrics": {}}'):
     send(raw)
 send(b'{"step": 1, "total": 2, "metrics": {"x": "\\ud800"}}')
+send(b'{"step": 1, "total": 2, "metrics": {}, "checkpoint": "yes"}')
 send(b'{"step": ' + b"9" * 4000 + b', "total": null, "metrics": {}}')
 from terrace import runtime
 runtime.report_progress(step=2, total=None, loss=float("nan"), note="\ud800\0fine")
@@ -128,10 +129,10 @@ def test_report_that_is_too_large_is_refused_where_it_is_made(report: dict[str, 
 
 def test_report_outside_a_lease_or_to_nobody_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TERRACE_PROGRESS_SOCKET", raising=False)
-    outside = progress.report_progress(step=1)
+    outside = [progress.report_progress(step=1), progress.report_checkpoint(step=1)]
     monkeypatch.setenv("TERRACE_PROGRESS_SOCKET", str(tmp_path / "nobody"))
 
-    assert (outside, progress.report_progress(step=1)) == (False, False)
+    assert [*outside, progress.report_progress(step=1), progress.report_checkpoint(step=1)] == [False] * 4
 
 
 def test_report_never_waits_for_a_busy_runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,7 +93,7 @@ class ObservationKind(StrEnum):
     """What an agent can see."""
 
     STARTED = "started"  # the entrypoint's process exists
-    PROGRESS = "progress"
+    PROGRESS = "progress"  # data: step, total, metrics, and `checkpoint` true when everything through `step` is saved
     EXITED = "exited"  # data: exit_code, failure_class, message, was_stopped (on request, before it ended by itself)
     GONE = "gone"  # process tree proven gone and devices idle
     LOST = "lost"  # the agent restarted and the lease did not survive it

@@ -25,7 +25,7 @@ from terrace.runtime.channel import Channel
 from terrace.runtime.cluster import Cluster
 from terrace.runtime.jobs_api import JobsApi
 from terrace.runtime.output import Output
-from terrace.runtime.progress import PROGRESS_BYTES_MAX, is_report
+from terrace.runtime.reports import Reports
 
 TICK_SECONDS = 0.05
 STARTING_TICK_SECONDS = 0.02
@@ -33,7 +33,6 @@ MEMORY_CHECK_SECONDS = 1.0
 GO_SECONDS_MAX = 30.0
 EXIT_CODE_SECONDS_MAX = 15.0
 FLUSH_SECONDS_MAX = 10.0
-PROGRESS_PER_TICK_MAX = 64
 CHUNKS_PER_TICK_MAX = 32
 # Ray's own services, which the lease's memory is not meant for.
 RAY_MEMORY_BYTES = 1536 * 1024 * 1024
@@ -69,10 +68,8 @@ class Runner:
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_reader.setblocking(False)
         self._wake_writer.setblocking(False)
-        self._progress = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._progress.bind(str(head.progress_socket(self._run_dir)))
-        self._progress.setblocking(False)
-        for source in (self._channel, self._wake_reader, self._progress):
+        self._reports = Reports(head.progress_socket(self._run_dir))
+        for source in (self._channel, self._wake_reader, self._reports):
             self._selector.register(source, selectors.EVENT_READ)
         self._start()
         while self._channel.is_open and not self._is_over():
@@ -113,7 +110,7 @@ class Runner:
             self._error = self._error or f"Ray ended with {ended[self._head.pid]} while the lease was open: {self._ray_words()}"
         self._report_ready()
         self._look_for_entrypoint()
-        self._pass_on_progress()
+        self._reports.pass_on(self._channel)
         self._pass_on_output()
         self._check_memory()
         self._check_deadline()
@@ -149,17 +146,6 @@ class Runner:
     def _entrypoint_is_gone(self) -> None:
         self._entrypoint_gone_at = time.monotonic()
         self._cluster.entrypoint_is_gone()
-
-    def _pass_on_progress(self) -> None:
-        for _ in range(PROGRESS_PER_TICK_MAX):
-            try:
-                message = json.loads(self._progress.recv(PROGRESS_BYTES_MAX))
-            except BlockingIOError:
-                return
-            except (ValueError, RecursionError):
-                continue
-            if is_report(message) and not self._channel.is_full:
-                self._channel.send("progress", **message)
 
     def _pass_on_output(self) -> None:
         """Pass on a part: a job that writes faster than anybody reads must not keep us from watching its time."""
@@ -245,7 +231,7 @@ class Runner:
                 platform_error=error,
             )
         )
-        self._pass_on_progress()
+        self._reports.pass_on(self._channel, is_final=True)
         deadline = time.monotonic() + FLUSH_SECONDS_MAX
         while self._channel.is_open and time.monotonic() < deadline and (chunk := self._output.read(is_final=True)):
             self._channel.send("log", offset=chunk[0], text=chunk[1])
