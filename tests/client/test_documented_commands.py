@@ -17,6 +17,7 @@ DOCUMENTS = (
     "terraced/up.py",
     "examples/digits/train.py",
     "examples/digits_gang/train.py",
+    "examples/digits_checkpoint/train.py",
 )
 # A line of a shell block, of a printed hint or of a docstring; ends where the shell or the text goes on with something else.
 TYPED = re.compile(r"(?:^|[\s(`\"])(terrace (?:-|[a-z])[^\n|&;#`>)]*)")
