@@ -60,8 +60,7 @@ def prepare(
     for position, spec in enumerate(specs):
         refusing = Refusing(f"jobs[{position}]." if is_batch else "", gangs_span_nodes=terms.gangs_span_nodes)
         shape, limit_ms, project_id = _resolve(spec, fleet, tenant, refusing)
-        is_preemptible = fleet.tiers[spec.tier].is_preemptible
-        known = (project_id, shape, limit_ms, spec.priority, is_preemptible)
+        known = (project_id, shape, limit_ms, spec.priority, spec.tier)
         key = keys.get(known)
         if key is None:
             key = keys[known] = jobs.class_key(
@@ -71,7 +70,7 @@ def prepare(
                 limit_ms=limit_ms,
                 priority=spec.priority,
                 user_id=terms.user_id,
-                is_preemptible=is_preemptible,
+                tier=spec.tier,
             )
         made.append(
             NewJob(

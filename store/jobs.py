@@ -41,7 +41,7 @@ _JOB_COLUMNS = (
     "entrypoint", "environment", "archive_sha256", "requirements", "maximum_attempts", "attempt", "submitted_at_ms",
     "was_preempted", "failed_attempts",
 )  # fmt: skip
-_CLASS_COLUMNS = ("id", "tenant_id", "project_id", "shape", "limit_ms", "priority", "user_id", "is_preemptible", "place")
+_CLASS_COLUMNS = ("id", "tenant_id", "project_id", "shape", "limit_ms", "priority", "user_id", "tier", "place")
 _insert_class = hot.insert_into(_class, _CLASS_COLUMNS, is_repeatable=True)
 _insert_job = hot.insert_into(_job, _JOB_COLUMNS)
 _insert_event = hot.insert_into(_event, ("at_ms", "kind", "tenant_id", "job_id", "data"))
@@ -70,7 +70,7 @@ class ClassKey:
     limit_ms: int
     priority: int
     user_id: str | None
-    is_preemptible: bool
+    tier: str
     place: str
 
 
@@ -83,12 +83,12 @@ def class_key(
     limit_ms: int,
     priority: int,
     user_id: str | None = None,
-    is_preemptible: bool = True,
+    tier: str = "standard",
     where: Where = ANYWHERE,
 ) -> ClassKey:
     """Return the class of jobs of `shape`; equal arguments give equal identifiers, in every process and release."""
     text, place = canonical(asdict(shape)), shapes.place_text(where)
-    fields = (tenant_id, project_id, text, limit_ms, priority, user_id, is_preemptible, place)
+    fields = (tenant_id, project_id, text, limit_ms, priority, user_id, tier, place)
     digest = hashlib.sha256(canonical(fields).encode()).hexdigest()
     return ClassKey(digest[:CLASS_ID_CHARACTERS], *fields)
 

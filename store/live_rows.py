@@ -7,7 +7,7 @@ the same lines. A job that is neither queued nor under an open lease has no plac
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection, and_, select
@@ -41,6 +41,7 @@ class ClassRow:
     tenant_id: str
     project_id: str
     key: ClassKey  # charged to the tenant
+    grace_ms: int
     answer: Answer
 
     def key_of(self, tree: Tree) -> ClassKey:
@@ -48,8 +49,7 @@ class ClassRow:
         leaf = quota_tree.leaf(tree, self.tenant_id, self.project_id)
         if leaf == self.tenant_id:
             return self.key
-        key = self.key
-        return ClassKey(leaf, key.shape, key.limit_ms, key.priority, key.project, key.user, key.is_preemptible, key.where)
+        return replace(self.key, tenant=leaf)
 
 
 def queued(connection: Connection, job_ids: Sequence[str] | None = None) -> dict[str, list[PendingJob]]:
@@ -68,7 +68,9 @@ def classes(connection: Connection, class_ids: Iterable[str]) -> dict[str, Class
     """Return the named classes."""
     found = {}
     for some in in_lists(sorted(class_ids)):
-        for row in connection.execute(select(_class).where(_class.c.id.in_(some))):
+        joined = _class.join(_tier, _tier.c.name == _class.c.tier)
+        columns = (_class, _tier.c.is_preemptible, _tier.c.grace_ms)
+        for row in connection.execute(select(*columns).select_from(joined).where(_class.c.id.in_(some))):
             key = ClassKey(
                 tenant=row.tenant_id,
                 shape=shapes.shape_of(row.shape),
@@ -78,9 +80,10 @@ def classes(connection: Connection, class_ids: Iterable[str]) -> dict[str, Class
                 user=row.user_id,
                 is_preemptible=bool(row.is_preemptible),
                 where=shapes.place_of(row.place),
+                tier=row.tier,
             )
             answer = (row.reason_code, row.reason_data, row.reason_unblocks_when, row.forecast_start_ms, row.not_before_ms)
-            found[row.id] = ClassRow(row.id, row.tenant_id, row.project_id, key, answer)
+            found[row.id] = ClassRow(row.id, row.tenant_id, row.project_id, key, row.grace_ms, answer)
     return found
 
 
@@ -144,6 +147,7 @@ def _running_job(row: Any, held: tuple[Slice, ...], first_node: str) -> RunningJ
         checkpoint_ms=checkpoint_ms,
         user=row.user_id,
         releases_ms=_releases_ms(row),
+        grace_ms=row.grace_ms,
     )
 
 

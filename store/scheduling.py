@@ -189,7 +189,9 @@ def loaded_from(rows: Rows) -> Loaded:
         flavors=fleet.flavors,
         tree=terms.tree,
         running=[charged(job, project, terms.tree) for job, project in rows.running],
-        classes=decision.order_classes(decision.JobClass(keys[class_id], rows.queued[class_id]) for class_id in waiting),
+        classes=decision.order_classes(
+            decision.JobClass(keys[class_id], rows.queued[class_id], rows.classes[class_id].grace_ms) for class_id in waiting
+        ),
         capacity_reservations=terms.calendar.reservations,
         maintenance_windows=terms.calendar.maintenance,
         nominations=[replace(item.nomination, key=keys[item.class_id]) for item in rows.nominations],

@@ -20,6 +20,7 @@ from domain.reasons import Reason
 from scheduler.decision import explain
 from scheduler.decision.snapshot import ClassKey, Policy
 from store import fleet, quota_tree, scheduling, shapes
+from store.catalog import TierTerms
 from store.identity import Principal
 from store.jobs import NewJob
 from terrace.models.jobs import EstimateAnswer, JobSpec
@@ -66,20 +67,29 @@ async def estimate(request: Request, principal: Estimates, sent: JobSpec) -> Any
     spans = state.settings.gangs_span_nodes
     terms = submission.Terms(tenant_id, principal.user_id, gangs_span_nodes=spans)
     job = submission.prepare([sent], catalog, tenant, terms, is_batch=False, new_id=clock.new_id)[0]
+    tier = catalog.tiers[job.tier]
     now_ms = clock.now_ms()
     async with state.estimates_at_once:
         loaded = await state.store.read(scheduling.LoadSnapshot(now_ms, Policy(spans_nodes=spans)))
-        outcome = await asyncio.to_thread(explain.explain, loaded.snapshot, _key(loaded, job, tenant_id))
+        outcome = await asyncio.to_thread(explain.explain, loaded.snapshot, _key(loaded, job, tenant_id, tier), grace_ms=tier.grace_ms)
     flavors = {item.name: item for item in await state.store.read(fleet.Flavors(state.settings.currency, now_ms))}
-    held_ms = job.job_class.limit_ms + catalog.tiers[job.tier].grace_ms
+    held_ms = job.job_class.limit_ms + tier.grace_ms
     return _answer(state.settings.currency, job, outcome, flavors, now_ms=now_ms, held_ms=held_ms)
 
 
-def _key(loaded: scheduling.Loaded, job: NewJob, tenant_id: str) -> ClassKey:
+def _key(loaded: scheduling.Loaded, job: NewJob, tenant_id: str, tier: TierTerms) -> ClassKey:
     made = job.job_class
     leaf = quota_tree.leaf(loaded.snapshot.tree, tenant_id, made.project_id)
     return ClassKey(
-        leaf, job.shape, made.limit_ms, made.priority, made.project_id, made.user_id, made.is_preemptible, shapes.place_of(made.place)
+        tenant=leaf,
+        shape=job.shape,
+        limit_ms=made.limit_ms,
+        priority=made.priority,
+        project=made.project_id,
+        user=made.user_id,
+        is_preemptible=tier.is_preemptible,
+        where=shapes.place_of(made.place),
+        tier=tier.name,
     )
 
 

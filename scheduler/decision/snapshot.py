@@ -93,6 +93,7 @@ class RunningJob:
     checkpoint_ms: int | None = None  # when work was last saved; None = all of the attempt would be lost
     user: str | None = None
     releases_ms: int | None = None  # set once it was told to stop: when its slices come back at the latest
+    grace_ms: int | None = None  # between notice and end; None = the policy's preemption grace
 
     @property
     def is_leaving(self) -> bool:
@@ -136,6 +137,7 @@ class ClassKey:
     user: str | None = None
     is_preemptible: bool = True
     where: Where = ANYWHERE
+    tier: str = ""  # jobs of one tier have one grace and are all preemptible or none
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from scheduler.decision.occupants import Occupants
 from scheduler.decision.order import Entry
 from scheduler.decision.plan import PreemptionCause
 from scheduler.decision.preempt import Found, Place
-from scheduler.decision.snapshot import Snapshot
+from scheduler.decision.snapshot import RunningJob, Snapshot
 from scheduler.decision.users import Users
 from scheduler.decision.victims import Request
 from scheduler.decision.windows import Window
@@ -90,8 +90,11 @@ class Taking:
     def leaving(self, found: Found) -> list[tuple[str, int]]:
         """Return the jobs whose leaving a nomination waits for, and when they are gone at the latest."""
         if found.victims:
-            return [(victim.occupant.running.job, self.releases_ms) for victim in found.victims]
+            return [(victim.occupant.running.job, self._gone_ms(victim.occupant.running)) for victim in found.victims]
         return [(job.job, job.releases_ms) for job in self._snapshot.running if job.releases_ms is not None]
+
+    def _gone_ms(self, job: RunningJob) -> int:
+        return self.releases_ms if job.grace_ms is None else self._snapshot.now_ms + job.grace_ms
 
     def _borrows(self, entry: Entry, option: Option) -> bool:
         return self._ground.later.tree.borrows_with(entry.job_class.key.tenant, option.usage)

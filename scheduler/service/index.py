@@ -241,7 +241,7 @@ class Index:
 
     def _job_class(self, class_id: str, *, is_frozen: bool) -> JobClass:
         queue = self._queues[class_id]
-        return JobClass(self._keys[class_id], tuple(queue) if is_frozen else queue)
+        return JobClass(self._keys[class_id], tuple(queue) if is_frozen else queue, self._classes[class_id].grace_ms)
 
     def classes_of(self, plan: Plan) -> Mapping[str, str]:
         """Return the class of each queued job that the plan nominates."""

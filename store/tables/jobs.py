@@ -29,7 +29,7 @@ class JobClass(SQLModel, table=True):
     limit_ms: int
     priority: int
     user_id: str | None = None  # the account whose jobs these are
-    is_preemptible: bool = True
+    tier: str = "standard"  # its terms (grace, preemptible or not) hold for all of them
     place: str = "{}"  # JSON of what the job demands of its nodes beside its shape: labels, tolerated taints, sites, closeness
     reason_code: str | None = None
     reason_data: str | None = None  # JSON object

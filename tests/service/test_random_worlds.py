@@ -22,8 +22,13 @@ from billing.service import BillingSettings
 from billing.service.loop import rate_once
 from domain.intervals import Interval
 from executors.fake import Script
+from quotas.tree import PreemptWithin, Reclaim
+from scheduler.decision.snapshot import Policy, Victims
 from store import tables
 from store.engine import Store
+from store.identity import SetTenant
+from store.policy import SetPolicy
+from store.quota_rules import SetRules
 from store.usage import UsageBetween
 from tests.support.databases import PostgresServer
 from tests.support.fleet import MINUTE_MS, Fleet
@@ -64,8 +69,8 @@ class RandomWorld(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         """Make nodes and tenants."""
-        self.do(self.world.begin(nodes=NODES, quota=TENANTS["acme"]))
-        self.do(self.world.add_tenant("zeta", TENANTS["zeta"]))
+        self.do(self.world.begin(nodes=NODES, quota=TENANTS["acme"], cohort="fleet"))
+        self.do(self.world.add_tenant("zeta", TENANTS["zeta"], cohort="fleet"))
 
     @precondition(lambda self: len(self.jobs) < JOBS_MAXIMUM)
     @rule(
@@ -73,12 +78,31 @@ class RandomWorld(RuleBasedStateMachine):
         size=st.sampled_from([(0, 1), (0, 3), (1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (4, 1)]),
         attempts=st.integers(1, 3),
         script=st.lists(scripts, min_size=1, max_size=3),
+        priority=st.integers(0, 1),
+        tier=st.sampled_from(["standard", "short"]),
     )
-    def submit(self, tenant: str, size: tuple[int, int], attempts: int, script: list[Script]) -> None:
+    def submit(self, tenant: str, size: tuple[int, int], script: list[Script], **terms: Any) -> None:
         """Accept a job that some node can hold."""
         gpus, replicas = size
-        job = self.world.submit(tenant=tenant, gpus=gpus, replicas=replicas, attempts=attempts, script=script, cpu_milli=1_000)
+        job = self.world.submit(tenant=tenant, gpus=gpus, replicas=replicas, script=script, cpu_milli=1_000, **terms)
         self.jobs.append(self.do(job))
+
+    @rule(tenant=st.sampled_from(sorted(TENANTS)), reclaim=st.sampled_from(sorted(Reclaim)), within=st.sampled_from(sorted(PreemptWithin)))
+    def change_rules(self, tenant: str, reclaim: Reclaim, within: PreemptWithin) -> None:
+        """Say from whom a tenant may take."""
+        rules = {"reclaim_within_cohort": reclaim.value, "within_tenant": within.value}
+        self.do(self.store.run(SetRules(tenant, None, rules, Policy(), self.world.now_ms)))
+
+    @rule(fair_sharing=st.booleans(), victims=st.sampled_from(sorted(Victims)), per_hour=st.sampled_from([None, 1]))
+    def change_policy(self, fair_sharing: bool, victims: Victims, per_hour: int | None) -> None:
+        """Choose as an operator may."""
+        choices = {"fair_sharing": fair_sharing, "victims": victims.value, "preemptions_per_hour": per_hour}
+        self.do(self.store.run(SetPolicy(self.world.settings.policy, choices, self.world.now_ms)))
+
+    @rule(tenant=st.sampled_from(sorted(TENANTS)), is_suspended=st.booleans())
+    def suspend(self, tenant: str, is_suspended: bool) -> None:
+        """Switch a tenant."""
+        self.do(self.store.run(SetTenant(tenant, None, is_suspended, self.world.now_ms)))
 
     @precondition(lambda self: self.jobs)
     @rule(data=st.data())
@@ -158,6 +182,7 @@ class RandomWorld(RuleBasedStateMachine):
             await world.drain(node, is_draining=False)
         for tenant in TENANTS:
             await world.set_quota(tenant, 6)
+            await self.store.run(SetTenant(tenant, None, False, world.now_ms))
         await world.until(lambda: world.has_ended(*self.jobs), step_ms=5 * MINUTE_MS, steps=STEPS_TO_THE_END_MAXIMUM)
         assert {row["id"] for row in await world.rows(tables.Job)} == set(self.jobs)
         assert (world.fake.live, await world.rows(tables.DeviceClaim)) == ((), [])

@@ -64,6 +64,13 @@ class Follower:
             identifier = value if name == "id" else identifier
         return None
 
+    async def start(self) -> str:
+        """Return the id that the stream begins with, which comes with no event."""
+        said = [await anext(self.lines), await anext(self.lines)]
+        assert said[0].startswith("id: ")
+        assert said[1] == ""
+        return said[0].removeprefix("id: ")
+
     async def rest(self) -> list[Event]:
         """Return all events that are still to come."""
         found = []

@@ -39,7 +39,7 @@ class Businesses:
     @property
     def secrets(self) -> set[str]:
         """What acme may never read."""
-        return {*self.theirs.values(), "globex", "GPU-node-1", OUTPUT.strip()} - {"default"}
+        return {*self.theirs.values(), "globex", "GPU-node-1", OUTPUT.strip()} - {"default", "fleet"}
 
     @classmethod
     async def founded(cls, api: Api) -> Businesses:
@@ -53,6 +53,10 @@ class Businesses:
         archive = packed({"train.py": b"print('globex')\n"})
         sha256 = hashlib.sha256(archive).hexdigest()
         assert (await globex.send("PUT", f"/v1/archives/{sha256}", content=archive)).status_code == 201
+        window = {"start": "2099-01-01T00:00:00Z", "end": "2099-01-02T00:00:00Z"}
+        reserved = {"name": "globex-course", "tenant": "globex", "flavor": "h200", "gpus": 1}
+        await api.operator.create("/v1/reservations", reserved | window)
+        await api.operator.create("/v1/maintenance", {"name": "firmware", "nodes": ["node-1"]} | window)
         job = await globex.submit(name="globex-job", project="moonshot", archive_sha256=sha256)
         await api.operator.change("PATCH", "/v1/nodes/node-2", {"is_cordoned": True})
         await api.schedule()
@@ -69,6 +73,9 @@ class Businesses:
             "project": "moonshot",
             "sha256": sha256,
             "node": "node-1",
+            "cohort": "fleet",
+            "reservation": "globex-course",
+            "maintenance": "firmware",
             "lease_id": lease["lease_id"],
         }
         return cls(api, acme, globex, agents, theirs, archive)

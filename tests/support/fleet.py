@@ -116,12 +116,12 @@ class Fleet:
         scripts = self.scripts.get(order.job_id, (Script(duration_ms=WORK_MS),))
         return scripts[min(order.attempt, len(scripts)) - 1]
 
-    async def begin(self, *, nodes: dict[str, int] | None = None, quota: int | None = 8) -> Fleet:
+    async def begin(self, *, nodes: dict[str, int] | None = None, quota: int | None = 8, cohort: str | None = None) -> Fleet:
         """Make nodes (name: GPUs), one tenant `acme` with a quota in GPUs, and return the world."""
         await self.store.run(seed.Seed(T0_MS))
         for name, gpus in (nodes or {"node-a": 8}).items():
             await self.add_node(name, gpus)
-        await self.add_tenant("acme", quota)
+        await self.add_tenant("acme", quota, cohort=cohort)
         return self
 
     async def add_node(self, name: str, gpus: int) -> None:
@@ -138,9 +138,9 @@ class Fleet:
         ]
         await self.store.run(fleet.AcceptInventory(name, f"boot-{name}", "1", 64_000, 512 * GIB, "none", devices, self.now_ms))
 
-    async def add_tenant(self, name: str, quota: int | None) -> None:
-        """Make a tenant in the fleet's cohort with one member, and a quota of h200 in GPUs."""
-        await self.store.run(identity.CreateTenant(f"ten_{name}", f"prj_{name}", name, None, 1_000, self.now_ms))
+    async def add_tenant(self, name: str, quota: int | None, *, cohort: str | None = None) -> None:
+        """Make a tenant with one member, and a quota of h200 in GPUs; in a cohort it may borrow and lends."""
+        await self.store.run(identity.CreateTenant(f"ten_{name}", f"prj_{name}", name, cohort, 1_000, self.now_ms))
         await self.store.run(identity.CreateUser(f"usr_{name}", "ada", "member", name, self.now_ms))
         if quota is not None:
             await self.set_quota(name, quota, since_ms=self.now_ms - DAY_MS)
@@ -167,7 +167,7 @@ class Fleet:
         """Accept a job and return its identifier."""
         job_id = self._new("job")
         shape = Shape(("h200",) if gpus else (), replicas, gpus, 1_000, cpu_milli)
-        key = jobs.class_key(f"ten_{tenant}", f"prj_{tenant}", shape, limit_ms=limit_ms, priority=priority)
+        key = jobs.class_key(f"ten_{tenant}", f"prj_{tenant}", shape, limit_ms=limit_ms, priority=priority, tier=tier)
         job = jobs.NewJob(job_id, key, shape, None, "default", tier, ["true"], {}, None, None, attempts)
         submitter = jobs.Submitter(f"ten_{tenant}", tenant, f"usr_{tenant}", "ada")
         await self.store.run(jobs.SubmitJobs(submitter, [job], self.now_ms))

@@ -77,8 +77,11 @@ def jobs_are_in_one_state(rows: RowsOf) -> Iterator[str]:
     for job in rows.job:
         attempts = sorted((attempt for attempt in rows.attempt if attempt.job_id == job.id), key=lambda attempt: attempt.number)
         still_open = [attempt.number for attempt in attempts if attempt.ended_at_ms is None]
-        if [attempt.number for attempt in attempts] != list(range(1, job.attempt + 1)) or job.attempt > job.maximum_attempts:
-            yield f"job {job.id} is at attempt {job.attempt} of {job.maximum_attempts} and has {[item.number for item in attempts]}"
+        if [attempt.number for attempt in attempts] != list(range(1, job.attempt + 1)):
+            yield f"job {job.id} is at attempt {job.attempt} and has {[item.number for item in attempts]}"
+        failed = [attempt.number for attempt in attempts if _counts(attempt) and not (job.state in TERMINAL and attempt is attempts[-1])]
+        if len(failed) != job.failed_attempts or job.failed_attempts >= job.maximum_attempts:
+            yield f"job {job.id} has {job.failed_attempts} failed attempts of {job.maximum_attempts}, its attempts {failed} count"
         if still_open != ([job.attempt] if job.state in HOLDING else []):
             yield f"job {job.id} is {job.state} with open attempts {still_open}"
         if (job.ended_at_ms is not None) != (job.state in TERMINAL):
@@ -90,6 +93,12 @@ def jobs_are_in_one_state(rows: RowsOf) -> Iterator[str]:
         if job.state == "queued" and job.target == "cancel":
             yield f"job {job.id} is queued although it is to be cancelled"
         yield from _events_of(job, [event.kind for event in rows.event if event.job_id == job.id])
+
+
+def _counts(attempt: Row) -> bool:
+    """Tell whether an attempt counts towards its job's maximum: not one that was stopped for another job or by a drain."""
+    is_over = attempt.ended_at_ms is not None
+    return is_over and (attempt.failure_class is not None or attempt.outcome in ("never_started", "node_lost"))
 
 
 def _events_of(job: Row, kinds: list[str]) -> Iterator[str]:

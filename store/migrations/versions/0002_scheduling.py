@@ -67,7 +67,7 @@ def _expand_tables() -> None:
     op.add_column("quota_node", sa.Column("borrow_max_priority", BIG, nullable=True))
     op.add_column("quota_node", sa.Column("user_cap_milli_gpu", BIG, nullable=True))
     op.add_column("job_class", sa.Column("user_id", TEXT, nullable=True))
-    op.add_column("job_class", sa.Column("is_preemptible", sa.Boolean(), nullable=False, server_default=sa.true()))
+    op.add_column("job_class", sa.Column("tier", TEXT, nullable=False, server_default="standard"))
     op.add_column("job_class", sa.Column("place", TEXT, nullable=False, server_default="{}"))
     op.add_column("job", sa.Column("was_preempted", sa.Boolean(), nullable=False, server_default=sa.false()))
     op.add_column("job", sa.Column("failed_attempts", BIG, nullable=False, server_default="0"))
@@ -151,7 +151,7 @@ def downgrade() -> None:
         "node": ("taints", "declared_gone_at_ms"),
         "lease": ("preemption_cause", "beneficiary_job_id"),
         "job": ("was_preempted", "failed_attempts", "checkpoint_at_ms"),
-        "job_class": ("user_id", "is_preemptible", "place"),
+        "job_class": ("user_id", "tier", "place"),
         "quota_node": (
             "within_tenant", "reclaim_within_cohort", "borrow_within_cohort", "when_can_borrow", "when_can_preempt", "borrow_max_priority",
             "user_cap_milli_gpu",
