@@ -18,7 +18,7 @@ from api.auth import Authenticator
 from api.catalog import Catalogs
 from api.changes import Changes
 from api.edge import Edge, Measures
-from api.routes import agents, archives, estimates, fleet, health, jobs, people, quotas, streams, tenants, usage
+from api.routes import agents, archives, cohorts, estimates, fleet, health, jobs, people, policy, quotas, streams, tenants, usage, windows
 from api.routing import Route
 from api.settings import ApiSettings
 from api.streams import OpenStreams
@@ -34,6 +34,9 @@ ROUTERS = (
     tenants.router,
     fleet.router,
     quotas.router,
+    cohorts.router,
+    windows.router,
+    policy.router,
     estimates.router,
     usage.router,
     health.router,

@@ -35,6 +35,7 @@ _NODE = {
     "id": NODE, "name": "node-1", "site": "hanoi", "rack": "r7", "gpu_model": "h200", "cpu_milli": 192_000,
     "memory_bytes": 2_199_023_255_552, "is_simulated": False, "state": "ready", "isolation": "namespaces", "agent_version": "0.1.0",
     "heartbeat_at": MOMENT, "milli_gpu_total": 1_000, "milli_gpu_leased": 1_000, "devices": [_DEVICE],
+    "labels": {"zone": "a"}, "taints": ["maintenance-team"],
 }  # fmt: skip
 _SPEC = {
     "name": "resnet", "project": "vision", "entrypoint": ["python", "train.py", "--epochs", "3"], "replicas": 2, "gpus": 4,
@@ -66,8 +67,43 @@ _EVENT = {
 }  # fmt: skip
 _QUOTA: dict[str, Any] = {
     "tenant": "acme", "project": None, "resource": "h200", "nominal": 8_000, "borrowing_limit": None, "lending_limit": None,
-    "held": 4_000, "queued": 8_000, "valid_from": MOMENT, "valid_until": None, "warnings": [],
+    "held": 4_000, "queued": 8_000, "valid_from": MOMENT, "valid_until": None, "warnings": [], "cohort": None,
 }  # fmt: skip
+_RULES: dict[str, Any] = {
+    "within_tenant": "lower_priority", "reclaim_within_cohort": "any", "borrow_within_cohort": "never", "borrow_max_priority": None,
+    "when_can_borrow": "borrow", "when_can_preempt": "try_next_flavor", "user_cap_milli_gpu": 4_000,
+}  # fmt: skip
+_COHORT = {"id": "coh_research", "name": "research", "parent": "fleet", "weight_milli": 1_000}
+_QUOTA_NODE: dict[str, Any] = {
+    "id": TENANT, "name": "acme", "kind": "tenant", "parent_id": "coh_research", "depth": 2, "weight_milli": 1_000, "share_micro": 166_666,
+    **_RULES,
+    "resources": [
+        {
+            "resource": "h200", "nominal": 8_000, "borrowing_limit": 4_000, "lending_limit": None, "subtree": 8_000, "held": 10_000,
+            "borrowed": 2_000, "available": 2_000,
+        }
+    ],
+}  # fmt: skip
+_REPEAT = {"every_days": 7, "until": "2027-06-01T00:00:00Z", "time_zone": "Asia/Ho_Chi_Minh"}
+_WINDOW = {"start": "2026-12-01T13:00:00.000Z", "end": "2026-12-01T17:00:00.000Z", "repeat": _REPEAT}
+_RESERVATION = {"name": "evening-class", "tenant": "acme", "flavor": "h200"}
+_MAINTENANCE = {"name": "firmware", "nodes": ["node-1"]}
+_POLICY: dict[str, Any] = {
+    "fair_sharing": True, "fair_share_half_life_ms": 604_800_000, "backfill_depth": 100, "min_runtime_ms": 600_000,
+    "preemption_grace_ms": 0, "victims": "least_lost", "default_limit_ms": 86_400_000, "nomination_timeout_ms": 60_000,
+    "placement": "fragmentation", "forecast_depth": 100, "preemptions_per_hour": None,
+}  # fmt: skip
+_MANIFEST = """apiVersion: kueue.x-k8s.io/v1beta2
+kind: ClusterQueue
+metadata: {name: acme}
+spec:
+  namespaceSelector: {}
+  resourceGroups:
+  - coveredResources: [nvidia.com/gpu]
+    flavors:
+    - name: h200
+      resources: [{name: nvidia.com/gpu, nominalQuota: 8}]
+"""
 _PRICE = {"id": "pri_h200", "flavor": "h200", "currency": "USD", "units_per_hour": 3_500_000, "valid_from": MOMENT}
 
 MODELS: dict[str, dict[str, Any]] = {
@@ -83,6 +119,9 @@ MODELS: dict[str, dict[str, Any]] = {
             }
         ],
     },
+    "CohortAnswer": _COHORT,
+    "CohortCreate": {"name": "research", "parent": "fleet"},
+    "CohortSet": {"weight_milli": 2_000},
     "EstimateAnswer": {
         "starts_now": False, "reason": _REASON, "forecast": _FORECAST, "currency": "USD", "hold_amount_units": 56_077_778,
         "price_units_per_hour": 3_500_000, "limit_seconds": 7_200,
@@ -110,9 +149,11 @@ MODELS: dict[str, dict[str, Any]] = {
     "KeyAnswer": _KEY,
     "KeyCreate": {"user_id": USER, "name": "laptop", "scopes": ["jobs:*", "archives:write"], "expires_at": "2027-11-24T00:00:00Z"},
     "KeyCreated": _KEY | {"secret": f"{KEY}.the-secret-is-shown-once"},
+    "MaintenanceAnswer": {"id": "mnt_06d9kv4a1c3e5g7j9m1p", **_MAINTENANCE, **_WINDOW, "created_at": MOMENT, "cancelled_at": None},
+    "MaintenanceCreate": _MAINTENANCE | _WINDOW,
     "NodeAnswer": _NODE,
     "NodeCreate": {"name": "node-1", "site": "hanoi", "rack": "r7"},
-    "NodeSet": {"is_draining": True},
+    "NodeSet": {"labels": {"zone": "a", "old": None}, "taints": ["maintenance-team"]},
     "ObservationAccepted": {"accepted_through_seq": 42},
     "ObservationBatch": {
         "boot_id": BOOT,
@@ -121,12 +162,34 @@ MODELS: dict[str, dict[str, Any]] = {
             {"agent_seq": 42, "kind": "log", "lease_id": LEASE, "observed_at": MOMENT, "data": {"offset": 0, "text": "epoch 1\n"}},
         ],
     },
+    "PolicyAnswer": _POLICY | {"chosen": ["min_runtime_ms"], "set_at": MOMENT},
+    "PolicySet": {"min_runtime_ms": 600_000},
     "PriceAnswer": _PRICE,
     "PriceCreate": {"flavor": "h200", "currency": "USD", "units_per_hour": 3_500_000, "valid_from": "2027-01-01T00:00:00Z"},
     "ProjectAnswer": _PROJECT,
     "ProjectCreate": {"name": "vision"},
     "QuotaAnswer": _QUOTA,
+    "QuotaImport": {"manifests": [{"name": "queues.yaml", "text": _MANIFEST}], "models": {}, "is_dry_run": True},
+    "QuotaImportAnswer": {
+        "is_applied": False,
+        "changes": [
+            {
+                "action": "change", "kind": "quota", "name": "acme", "resource": "h200", "before": {"nominal": 4_000},
+                "after": {"nominal": 8_000},
+            }
+        ],
+        "left_out": ["queues.yaml: document 1 (ClusterQueue acme): spec.stopPolicy: a scenario cannot stop a queue"],
+    },
+    "QuotaNodeAnswer": _QUOTA_NODE,
     "QuotaSet": {"resource": "h200", "nominal": 8_000},
+    "QuotaTreeAnswer": {"nodes": [_QUOTA_NODE]},
+    "ReservationAnswer": {
+        "id": "res_06d9kv4a1c3e5g7j9m1p", **_RESERVATION, "milli_gpu": 4_000, **_WINDOW, "created_at": MOMENT, "cancelled_at": None,
+        "set_aside_milli_gpu_ms": 0, "unused_milli_gpu_ms": 0, "counted_until": None,
+    },
+    "ReservationCreate": _RESERVATION | {"gpus": 4} | _WINDOW,
+    "RulesAnswer": {"tenant": "acme", "project": None, **_RULES},
+    "RulesSet": {"reclaim_within_cohort": "any", "user_cap_milli_gpu": 4_000},
     "TenantAnswer": _TENANT,
     "TenantCreate": {"name": "acme", "parent": "fleet"},
     "TenantSet": {"weight_milli": 2_000},

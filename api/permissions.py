@@ -18,10 +18,13 @@ GRANTS_KEPT = 1_024
 
 _TENANT_READ = {
     "jobs:read", "logs:read", "projects:read", "flavors:read", "prices:read", "quotas:read", "usage:read", "events:read", "keys:own",
-    "tenants:read",
+    "tenants:read", "reservations:read",
 }  # fmt: skip
 _TENANT_WORK = _TENANT_READ | {"jobs:write", "archives:write", "estimates:write"}
-_FLEET_READ = {"nodes:read", "flavors:read", "prices:read", "quotas:read", "tenants:read", "projects:read", "usage:read", "keys:own"}
+_FLEET_READ = {
+    "nodes:read", "flavors:read", "prices:read", "quotas:read", "tenants:read", "projects:read", "usage:read", "keys:own",
+    "quota_tree:read", "reservations:read", "maintenance:read", "policy:read",
+}  # fmt: skip
 
 ROLE_PERMISSIONS: dict[str, frozenset[str]] = {
     "viewer": frozenset(_TENANT_READ),
@@ -32,7 +35,7 @@ ROLE_PERMISSIONS: dict[str, frozenset[str]] = {
         _FLEET_READ
         | {
             "jobs:read", "jobs:cancel_any", "logs:read", "events:read", "tenants:write", "projects:write", "users:read", "users:write",
-            "keys:write", "nodes:write", "prices:write", "quotas:write",
+            "keys:write", "nodes:write", "prices:write", "quotas:write", "reservations:write", "maintenance:write", "policy:write",
         }
     ),
     "node": frozenset({"agents:speak"}),

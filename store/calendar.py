@@ -67,6 +67,17 @@ def read_policy(connection: Connection, base: Policy) -> Policy:
     return base if text is None else with_choices(base, json.loads(text))
 
 
+@dataclass(frozen=True, slots=True)
+class PolicyInForce:
+    """The policy that decisions follow now. `base` is the installation's."""
+
+    base: Policy
+
+    def fetch(self, connection: Connection, /) -> Policy:
+        """Return it."""
+        return read_policy(connection, self.base)
+
+
 def with_choices(base: Policy, choices: dict[str, Any]) -> Policy:
     """Return `base` with `choices`, as a row holds them."""
     known: dict[str, Any] = {name: value for name, value in choices.items() if name in CHOICES}

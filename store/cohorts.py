@@ -71,44 +71,48 @@ def take_turn(connection: Connection) -> None:
 def check_new_place(connection: Connection, parent_id: str | None, *, levels: int) -> None:
     """Raise InvalidError when something with so many levels has no room below `parent_id`."""
     if parent_id is not None:
-        _check_depth(len(_path(parent_id, _parents(connection))) + levels)
+        _check_depth(len(_path(connection, parent_id)) + levels)
 
 
-def move(connection: Connection, node_id: str, parent_id: str | None, now_ms: int) -> None:
-    """Put a cohort or tenant below `parent_id` (None: below nothing); InvalidError for a ring, too deep a place, borrowing of nobody."""
-    parents = _parents(connection)
+def move_tenant(connection: Connection, tenant_id: str, parent_id: str | None, now_ms: int) -> None:
+    """Put a tenant below a cohort (None: below nothing); InvalidError for too deep a place, or limits on borrowing of nobody."""
+    if parent_id is None:
+        _check_borrows_nothing(connection, tenant_id, now_ms)
+    check_new_place(connection, parent_id, levels=LEVELS_OF_A_TENANT)
+    connection.execute(update(_place).where(_place.c.id == tenant_id).values(parent_id=parent_id))
+
+
+def _move_cohort(connection: Connection, node_id: str, parent_id: str | None, now_ms: int) -> None:
+    """Put a cohort below another one, or below nothing; InvalidError as for a tenant, and for a ring."""
     if parent_id is None:
         _check_borrows_nothing(connection, node_id, now_ms)
     else:
-        above = _path(parent_id, parents)
+        above = _path(connection, parent_id)
         if node_id in above:
             rows = connection.execute(select(_place.c.id, _place.c.name).where(_place.c.id.in_(above)))
             names = {row.id: row.name for row in rows}
             ring = " > ".join(names[item] for item in [node_id, *above[: above.index(node_id) + 1]])
             raise InvalidError("cohort_ring", f"parent: its cohorts would form a ring: {ring}", field="parent")
-        _check_depth(len(above) + _height(node_id, parents))
+        _check_depth(len(above) + _height(connection, node_id))
     connection.execute(update(_place).where(_place.c.id == node_id).values(parent_id=parent_id))
 
 
-def _parents(connection: Connection) -> dict[str, str | None]:
-    return {row.id: row.parent_id for row in connection.execute(select(_place.c.id, _place.c.parent_id))}
-
-
-def _path(node_id: str, parents: Mapping[str, str | None]) -> list[str]:
+def _path(connection: Connection, node_id: str) -> list[str]:
+    """Return the identifiers from a node up to its root."""
     path = [node_id]
-    while (above := parents[path[-1]]) is not None:
+    while (above := connection.execute(select(_place.c.parent_id).where(_place.c.id == path[-1])).scalar_one()) is not None:
         path.append(above)
     return path
 
 
-def _height(node_id: str, parents: Mapping[str, str | None]) -> int:
+def _height(connection: Connection, node_id: str) -> int:
     """Return the levels of a subtree, its root included."""
     children: dict[str | None, list[str]] = {}
-    for child, parent in parents.items():
-        children.setdefault(parent, []).append(child)
-    levels, row = 0, [node_id]
-    while row:
-        levels, row = levels + 1, [child for item in row for child in children.get(item, [])]
+    for row in connection.execute(select(_place.c.id, _place.c.parent_id)):
+        children.setdefault(row.parent_id, []).append(row.id)
+    levels, nodes = 0, [node_id]
+    while nodes:
+        levels, nodes = levels + 1, [child for item in nodes for child in children.get(item, [])]
     return levels
 
 
@@ -182,7 +186,7 @@ class SetCohort:
         take_turn(connection)
         before = find(connection, self.name)
         if self.is_moved:
-            move(connection, before.id, parent_id_of(connection, self.parent), self.now_ms)
+            _move_cohort(connection, before.id, parent_id_of(connection, self.parent), self.now_ms)
         if self.weight_milli is not None:
             connection.execute(update(_place).where(_place.c.id == before.id).values(weight_milli=self.weight_milli))
         after = find(connection, self.name)

@@ -178,7 +178,7 @@ class SetTenant:
         before = find_tenant(connection, self.name)
         if self.is_moved:
             cohorts.take_turn(connection)
-            cohorts.move(connection, before.id, cohorts.parent_id_of(connection, self.parent), self.now_ms)
+            cohorts.move_tenant(connection, before.id, cohorts.parent_id_of(connection, self.parent), self.now_ms)
         if self.weight_milli is not None:
             connection.execute(update(_place).where(_place.c.id == before.id).values(weight_milli=self.weight_milli))
         if self.is_suspended is not None:

@@ -69,7 +69,16 @@ class SetQuota:
     user_id: str | None = None
 
     def execute(self, connection: Connection, /) -> QuotaView:
-        """Return the row as a view with warnings; NotFoundError for the node, InvalidError for resource, window or limits."""
+        """Return the row as a view with warnings; refuses as `apply` does."""
+        place = self.apply(connection)
+        held = self._held(connection, place)
+        return QuotaView(
+            self.tenant, self.project, self.resource, self.nominal, self.borrowing_limit, self.lending_limit, held, 0, self.valid_from_ms,
+            self.valid_until_ms, self._warnings(connection, held), self.cohort,
+        )  # fmt: skip
+
+    def apply(self, connection: Connection) -> Place:
+        """Add the row; NotFoundError for the node, InvalidError for resource, window or limits."""
         place = find_place(connection, self.tenant, self.project, self.cohort)
         self._check(connection, place)
         values = {
@@ -86,11 +95,7 @@ class SetQuota:
             connection, operator_events.QUOTA_CHANGED, {name: value for name, value in named.items() if value is not None} | values,
             now_ms=self.now_ms, user_id=self.user_id, tenant_id=place.tenant_id,
         )  # fmt: skip
-        held = self._held(connection, place)
-        return QuotaView(
-            self.tenant, self.project, self.resource, self.nominal, self.borrowing_limit, self.lending_limit, held, 0, self.valid_from_ms,
-            self.valid_until_ms, self._warnings(connection, held), self.cohort,
-        )  # fmt: skip
+        return place
 
     def _check(self, connection: Connection, place: Place) -> None:
         known = quota_usage.models(connection)
@@ -142,6 +147,14 @@ def find_place(connection: Connection, tenant: str | None, project: str | None, 
     if project_id is None:
         raise NotFoundError("project_not_found", f"tenant {tenant!r} has no project {project!r}", field="project")
     return Place(project_id, row.id, row.id)
+
+
+def in_force_of(connection: Connection, node_id: str, now_ms: int) -> dict[str, Any]:
+    """Return the rows in force of one node of the tree, by resource."""
+    valid = and_(_quota.c.valid_from_ms <= now_ms, or_(_quota.c.valid_until_ms.is_(None), _quota.c.valid_until_ms > now_ms))
+    statement = select(_quota).where(valid, _quota.c.quota_node_id == node_id)
+    ordered = statement.order_by(_quota.c.valid_from_ms, _quota.c.created_at_ms, _quota.c.id)
+    return {row.resource: row for row in connection.execute(ordered)}
 
 
 def _lends_what_others_own(connection: Connection, place: Place) -> bool:

@@ -56,10 +56,21 @@ async def read_node(request: Request, principal: ReadsNodes, node: str) -> Any:
     return answers.node(await request.app.state.store.read(fleet.NodeByName(node)))
 
 
-@router.patch("/nodes/{node}", response_model=NodeAnswer, responses=_MISSING)
+@router.patch("/nodes/{node}", response_model=NodeAnswer, responses=problem_codes.responses("node_not_found", "too_many_labels"))
 async def set_node(request: Request, principal: WritesNodes, node: str, sent: NodeSet) -> Any:
-    """Cordon (nothing new starts there) or drain (cordon, and running leases are evicted and queued again)."""
-    return answers.node(await request.app.state.store.run(fleet.SetNode(node, sent.is_cordoned, sent.is_draining)))
+    """Cordon (nothing new starts there) or drain (running leases are evicted too); label, taint, or say which rack it stands in."""
+    command = fleet.SetNode(
+        node,
+        sent.is_cordoned,
+        sent.is_draining,
+        clock.now_ms(),
+        principal.user_id,
+        labels=sent.labels,
+        taints=sent.taints,
+        is_moved="rack" in sent.model_fields_set,
+        rack=sent.rack,
+    )
+    return answers.node(await request.app.state.store.run(command))
 
 
 @router.post("/nodes/{node}/inventory", response_model=NodeAnswer, responses=problem_codes.responses("node_not_found", "device_elsewhere"))

@@ -37,11 +37,13 @@ def check_own(principal: Principal, tenant: str) -> None:
     "",
     status_code=201,
     response_model=TenantAnswer,
-    responses=problem_codes.responses("tenant_exists", "unknown_cohort", *problem_codes.CREATION),
+    responses=problem_codes.responses("tenant_exists", "unknown_cohort", "quota_tree_too_deep", *problem_codes.CREATION),
 )
 async def create_tenant(request: Request, principal: Writes, sent: TenantCreate, key: IdempotencyKey = None) -> Response:
     """Make a tenant with a project named `default`."""
-    command = identity.CreateTenant(clock.new_id("ten"), clock.new_id("prj"), sent.name, sent.parent, sent.weight_milli, clock.now_ms())
+    command = identity.CreateTenant(
+        clock.new_id("ten"), clock.new_id("prj"), sent.name, sent.parent, sent.weight_milli, clock.now_ms(), principal.user_id
+    )
     return await replays.create(request, principal, key=key, command=command, answer=answers.tenant)
 
 
@@ -59,10 +61,23 @@ async def read_tenant(request: Request, principal: Reads, tenant: str) -> Any:
     return answers.tenant(await request.app.state.store.read(identity.TenantByName(tenant)))
 
 
-@router.patch("/{tenant}", response_model=TenantAnswer, responses=_MISSING)
+@router.patch(
+    "/{tenant}",
+    response_model=TenantAnswer,
+    responses=problem_codes.responses("tenant_not_found", "unknown_cohort", "quota_tree_too_deep", "nobody_to_borrow_from"),
+)
 async def set_tenant(request: Request, principal: Writes, tenant: str, sent: TenantSet) -> Any:
-    """Change a tenant's weight, or suspend it: its keys stop working within seconds, its running jobs go on."""
-    view = await request.app.state.store.run(identity.SetTenant(tenant, sent.weight_milli, sent.is_suspended, clock.now_ms(), principal.user_id))
+    """Change a tenant's weight, move it to a cohort (null: none), or suspend it: its keys stop working, its running jobs go on."""
+    command = identity.SetTenant(
+        tenant,
+        sent.weight_milli,
+        sent.is_suspended,
+        clock.now_ms(),
+        principal.user_id,
+        is_moved="parent" in sent.model_fields_set,
+        parent=sent.parent,
+    )
+    view = await request.app.state.store.run(command)
     request.app.state.authenticator.forget()
     return answers.tenant(view)
 
@@ -78,7 +93,7 @@ async def create_project(
 ) -> Response:
     """Make a project in a tenant."""
     check_own(principal, tenant)
-    command = identity.CreateProject(clock.new_id("prj"), tenant, sent.name, clock.now_ms())
+    command = identity.CreateProject(clock.new_id("prj"), tenant, sent.name, clock.now_ms(), principal.user_id)
     return await replays.create(request, principal, key=key, command=command, answer=answers.project)
 
 

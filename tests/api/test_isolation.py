@@ -26,6 +26,7 @@ QUESTIONS = {
     "/v1/users?tenant=globex": 404,
     "/v1/quotas?tenant=globex": 404,
     "/v1/usage?tenant=globex": 404,
+    "/v1/reservations?tenant=globex": 404,
     "/v1/jobs?project=moonshot": 200,
     "/v1/users?name=hank": 200,
     "/v1/usage?by=tenant,project,user,flavor,job": 200,
@@ -42,7 +43,19 @@ async def two(api: Api) -> Businesses:
 def test_every_name_in_a_path_is_known() -> None:
     names = {name for operation in NAMING for name in operation.parameters}
 
-    assert names == {"job_id", "key_id", "user_id", "tenant", "tenant_id", "project", "sha256", "node"}
+    assert names == {
+        "job_id",
+        "key_id",
+        "user_id",
+        "tenant",
+        "tenant_id",
+        "project",
+        "sha256",
+        "node",
+        "cohort",
+        "reservation",
+        "maintenance",
+    }
 
 
 async def ask(caller: Caller, operation: Operation, path: str) -> tuple[int, Any]:
@@ -70,7 +83,7 @@ async def test_no_listing_and_no_question_shows_anything_of_somebody_elses(two: 
 
     answers = {path: await two.acme["admin"].get(path) for path in paths}
 
-    forbidden = dict.fromkeys(("/v1/nodes",), 403)
+    forbidden = dict.fromkeys(("/v1/nodes", "/v1/quota-tree", "/v1/cohorts", "/v1/maintenance", "/v1/policy"), 403)
     assert {path: answer.status_code for path, answer in answers.items()} == paths | forbidden
     secrets = two.secrets - {"globex"}  # a refusal repeats the name that was asked for
     assert {path: secret for path, answer in answers.items() for secret in secrets if secret in answer.text} == {}

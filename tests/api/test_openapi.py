@@ -9,14 +9,14 @@ from pydantic import BaseModel
 
 from api import examples, problem_codes
 from api.permissions import PERMISSIONS
-from terrace.models import agents, common, fleet, jobs, people, usage
+from terrace.models import agents, common, fleet, jobs, people, scheduling, usage
 from tests.support.api import Api
 from tests.support.api_document import Operation, document, operations
 
 ALL = operations()
 MODELS: dict[str, type[BaseModel]] = {
     name: value
-    for module in (agents, fleet, jobs, people, usage)
+    for module in (agents, fleet, jobs, people, scheduling, usage)
     for name, value in vars(module).items()
     if isinstance(value, type) and issubclass(value, common.Request | common.Answer) and value.__module__ == module.__name__
 }
@@ -113,7 +113,8 @@ def test_every_wire_model_that_a_route_speaks_has_an_example() -> None:
     spoken = {name for name in document()["components"]["schemas"] if name in MODELS}
     inside = {
         "AssignedSlice", "Assignment", "AttemptAnswer", "DeviceAnswer", "DeviceReport", "ForecastAnswer", "ObservationReport",
-        "ReasonAnswer", "SliceAnswer", "UsageCheck", "UsageRow",
+        "Manifest", "QuotaImportChange", "QuotaNodeResource", "ReasonAnswer", "Repeat", "RepeatAnswer", "SliceAnswer",
+        "UsageCheck", "UsageRow",
     }  # fmt: skip
 
     assert spoken - inside == set(examples.MODELS)

@@ -12,15 +12,19 @@ EVERYTHING = {operation.name for operation in operations() if operation.is_gated
 # What each role may call, written out: whoever widens a role changes this list too.
 ANYBODY = {"me"}
 READS = {"list_jobs", "read_job", "read_job_events", "list_projects", "list_flavors", "list_prices", "list_quotas", "usage_report",
-         "list_tenants", "read_tenant"}  # fmt: skip
+         "list_tenants", "read_tenant", "list_reservations", "read_reservation"}  # fmt: skip
+READS_FLEET = {"list_nodes", "read_node", "read_quota_tree", "list_cohorts", "read_cohort", "read_tenant_quota", "read_project_quota",
+               "read_policy", "list_maintenance"}  # fmt: skip
 OWN_KEYS = {"create_key", "list_keys", "revoke_key"}
 VIEWER = ANYBODY | READS | OWN_KEYS | {"read_logs", "read_events"}
 MEMBER = VIEWER | {"submit_job", "submit_batch", "cancel_job", "upload_archive", "has_archive", "estimate"}
 ADMIN = MEMBER | {"create_project", "create_user", "list_users", "set_user"}
-FINANCE = ANYBODY | READS | OWN_KEYS | {"create_price", "list_nodes", "read_node"}
-OPERATOR = VIEWER | {
-    "cancel_job", "create_project", "create_user", "list_users", "set_user", "create_price", "list_nodes", "read_node", "create_node",
-    "set_node", "create_tenant", "set_tenant", "set_tenant_quota", "set_project_quota",
+FINANCE = ANYBODY | READS | READS_FLEET | OWN_KEYS | {"create_price"}
+OPERATOR = VIEWER | READS_FLEET | {
+    "cancel_job", "create_project", "create_user", "list_users", "set_user", "create_price", "create_node", "set_node", "create_tenant",
+    "set_tenant", "set_tenant_quota", "set_project_quota", "set_tenant_rules", "set_project_rules", "create_cohort", "set_cohort",
+    "delete_cohort", "set_cohort_quota", "import_quotas", "create_reservation", "cancel_reservation", "create_maintenance",
+    "cancel_maintenance", "set_policy",
 }  # fmt: skip
 NODE = ANYBODY | {"read_assignments", "report_observations", "report_inventory", "read_archive"}
 MAY = {"viewer": VIEWER, "member": MEMBER, "admin": ADMIN, "finance": FINANCE, "operator": OPERATOR, "node": NODE}

@@ -108,12 +108,13 @@ class TableOutput(Output):
         for quota in quotas:
             held, nominal, queued = (amount(quota.resource, value) for value in (quota.held, quota.nominal, quota.queued))
             borrow = NOTHING if quota.borrowing_limit is None else amount(quota.resource, quota.borrowing_limit)
-            grid.add(quota.tenant, quota.project or NOTHING, quota.resource, held, nominal, queued, borrow)
+            grid.add(quota.tenant or NOTHING, quota.project or NOTHING, quota.resource, held, nominal, queued, borrow)
         write_grid(grid)
 
     def quota_set(self, quota: QuotaAnswer) -> None:
-        who = quota.tenant if quota.project is None else f"{quota.tenant}/{quota.project}"
-        say(f"{who} may hold {amount(quota.resource, quota.nominal)} {quota.resource} at once.")
+        who = "/".join(name for name in (quota.tenant, quota.project) if name is not None)
+        nominal = f"{amount(quota.resource, quota.nominal)} {quota.resource}"
+        say(f"{who} may hold {nominal} at once." if quota.cohort is None else f"cohort {quota.cohort} owns {nominal}, for all below it.")
         for warning in quota.warnings:
             say(f"  warning: {warning}")
 

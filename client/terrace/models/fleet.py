@@ -12,8 +12,11 @@ from pydantic import Field, StringConstraints
 from terrace.models.common import Answer, Line, Name, Request, Timestamp
 
 AMOUNT_MAXIMUM = 10**15
+LABELS_MAXIMUM = 64
+TAINTS_MAXIMUM = 32
 Resource = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=63)]
 Amount = Annotated[int, Field(ge=0, le=AMOUNT_MAXIMUM)]
+Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._/:=-]*[A-Za-z0-9])?$", max_length=253)]  # as Kubernetes has them
 
 
 class DeviceAnswer(Answer):
@@ -49,6 +52,8 @@ class NodeAnswer(Answer):
     milli_gpu_total: int
     milli_gpu_leased: int
     devices: list[DeviceAnswer] = Field(default_factory=list)
+    labels: dict[str, str] = Field(default_factory=dict)
+    taints: list[str] = Field(default_factory=list)
 
 
 class NodeCreate(Request):
@@ -60,10 +65,16 @@ class NodeCreate(Request):
 
 
 class NodeSet(Request):
-    """Fields of a node to change. Cordon: nothing new starts. Drain: cordon, and running leases are evicted."""
+    """Fields of a node to change; absent ones stay. Cordon: nothing new starts. Drain: cordon, and running leases are evicted.
+
+    `labels` are added to those that there are, null takes one away; `taints` replaces all; `rack` null: in no rack.
+    """
 
     is_cordoned: bool | None = None
     is_draining: bool | None = None
+    labels: Annotated[dict[Word, Word | None], Field(max_length=LABELS_MAXIMUM)] | None = None
+    taints: Annotated[list[Word], Field(max_length=TAINTS_MAXIMUM)] | None = None
+    rack: Name | None = None
 
 
 class FlavorAnswer(Answer):
@@ -108,9 +119,9 @@ class QuotaSet(Request):
 
 
 class QuotaAnswer(Answer):
-    """Quota in force now and what is held against it."""
+    """Quota in force now and what is held against it, of a tenant, of a project of it, or of a cohort."""
 
-    tenant: str
+    tenant: str | None = None
     project: str | None = None
     resource: str
     nominal: int
@@ -121,3 +132,4 @@ class QuotaAnswer(Answer):
     valid_from: Timestamp | None = None
     valid_until: Timestamp | None = None
     warnings: list[str] = Field(default_factory=list)
+    cohort: str | None = None

@@ -44,10 +44,11 @@ class TenantAnswer(Answer):
 
 
 class TenantSet(Request):
-    """Fields of a tenant to change; absent ones stay."""
+    """Fields of a tenant to change; absent ones stay. `parent` names a cohort, null takes the tenant out of its own."""
 
     weight_milli: Annotated[int, Field(ge=0, le=1_000_000_000)] | None = None
     is_suspended: bool | None = None
+    parent: Name | None = None
 
 
 class ProjectCreate(Request):
