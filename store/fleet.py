@@ -19,7 +19,7 @@ from domain.slices import MILLI_GPU_PER_DEVICE, DeviceHealth, DeviceMode
 from store import duplicates, operator_events
 from store.errors import InvalidError, NotFoundError
 from store.jobs import canonical
-from store.tables import Device, DeviceClaim, Event, Flavor, LeaseSlice, Node, Price
+from store.tables import Device, DeviceClaim, Event, Flavor, Lease, LeaseSlice, Node, Price
 
 LABELS_MAXIMUM = 64
 NODES_MAXIMUM = 10_000  # the nodes of one page are named in one statement
@@ -31,6 +31,7 @@ _node = Node.__table__  # type: ignore[attr-defined]
 _device = Device.__table__  # type: ignore[attr-defined]
 _flavor = Flavor.__table__  # type: ignore[attr-defined]
 _price = Price.__table__  # type: ignore[attr-defined]
+_lease = Lease.__table__  # type: ignore[attr-defined]
 _event = Event.__table__  # type: ignore[attr-defined]
 _claim = DeviceClaim.__table__  # type: ignore[attr-defined]
 _slice = LeaseSlice.__table__  # type: ignore[attr-defined]
@@ -169,7 +170,7 @@ class AcceptInventory:
     now_ms: int
 
     def execute(self, connection: Connection, /) -> NodeView:
-        """Return the node; NotFoundError, InvalidError for a device named twice, ConflictError for one that another node has."""
+        """Return the node; NotFoundError, InvalidError for devices that do not go together, ConflictError for another node's."""
         self._check()
         row = connection.execute(select(_node.c.id).where(_node.c.name == self.node)).first()
         if row is None:
@@ -201,6 +202,11 @@ class AcceptInventory:
                     field = f"devices[{position}].{name}"
                     raise InvalidError("invalid_request", f"{field}: {value!r} is named twice", field=field)
                 seen.add(value)
+        for position, device in enumerate(self.devices):
+            if device.gpu_model != self.devices[0].gpu_model:
+                field = f"devices[{position}].gpu_model"
+                message = f"{field}: {device.gpu_model!r} beside {self.devices[0].gpu_model!r}; a node has devices of one model"
+                raise InvalidError("invalid_request", message, field=field, limit=self.devices[0].gpu_model)
 
     def _keep_devices(self, connection: Connection, node_id: str) -> None:
         present = {row.id: row for row in connection.execute(select(_device).where(_device.c.node_id == node_id))}
@@ -366,7 +372,7 @@ class PriceView:
 
 @dataclass(frozen=True, slots=True)
 class CreatePrice:
-    """A list price from `valid_from_ms` on. It may not begin before now: time that is rated already keeps its price."""
+    """A list price from `valid_from_ms` on. It may not begin before now, nor before the end of a rated lease of the flavor."""
 
     id: str
     flavor: str
@@ -393,7 +399,15 @@ class CreatePrice:
         }
         with duplicates.refused_as("price_exists", "valid_from: a price of this flavor begins then already", field="valid_from"):
             connection.execute(insert(_price), values)
+        self._check_what_is_rated(connection)  # after the insert: by now nobody can store lines by the book without this price
         return PriceView(self.id, self.flavor, self.currency, self.units_per_hour, self.valid_from_ms)
+
+    def _check_what_is_rated(self, connection: Connection) -> None:
+        rated = select(_lease.c.ended_at_ms).where(_lease.c.rated_at_ms.is_not(None), _lease.c.flavor == self.flavor)
+        newest_ms = connection.execute(rated.order_by(_lease.c.ended_at_ms.desc()).limit(1)).scalar_one_or_none()
+        if newest_ms is not None and self.valid_from_ms < newest_ms:
+            message = "valid_from: a price cannot begin before time that is rated already"
+            raise InvalidError("price_in_the_past", message, field="valid_from", limit_ms=newest_ms)
 
 
 @dataclass(frozen=True, slots=True)
