@@ -3,7 +3,8 @@
 Owns free devices, CPU and memory per node, and buckets keyed by (GPU model, free devices). Does not own which of the
 places that fit is taken (place.py) or quota. A bucket is an integer used as a set of nodes: bit i is the node at
 position i of the snapshot. So the lowest bit is the first node, the choice never depends on history, a copy is
-cheap, and a site, a rack or an exclusion is one `&`. Only schedulable nodes stand in buckets.
+cheap, and a site, a rack or an exclusion is one `&`. Only schedulable nodes stand in buckets. A node has one GPU model; a device of
+another one, which an inventory should not have let in, is never given to anybody.
 
 Example: 3 nodes with 8, 8 and 5 free devices of h200: buckets["h200"][8] == 0b011 and buckets["h200"][5] == 0b100.
 """
@@ -42,7 +43,7 @@ def bits(mask: int) -> Iterator[int]:
 def _usable_devices(node: Node) -> int:
     usable = 0
     for device in node.devices:
-        if device.health is DeviceHealth.HEALTHY and device.mode is DeviceMode.WHOLE:
+        if device.health is DeviceHealth.HEALTHY and device.mode is DeviceMode.WHOLE and device.model == node.gpu_model:
             usable |= 1 << device.index
     return usable
 
@@ -52,7 +53,7 @@ def _room_when_empty(node: Node, shape: Shape, model: str | None, where: Where) 
         return 0
     room = shape.replicas
     if shape.slices_per_replica:
-        devices = len(node.devices)
+        devices = sum(device.model == model for device in node.devices)
         if where.within is Within.ISLAND:
             devices = max((island.bit_count() for island in _islands(node)), default=0)
         room = min(room, devices // shape.slices_per_replica)
@@ -64,9 +65,11 @@ def _room_when_empty(node: Node, shape: Shape, model: str | None, where: Where) 
 
 
 def _islands(node: Node) -> tuple[int, ...]:
-    """Return the NVLink islands of a node as sets of devices."""
+    """Return the NVLink islands of a node as sets of devices of its model."""
     islands: dict[int, int] = {}
     for device in node.devices:
+        if device.model != node.gpu_model:
+            continue
         islands[device.island] = islands.get(device.island, 0) | 1 << device.index
     return tuple(islands.values())
 

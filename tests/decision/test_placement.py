@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from domain.reasons import ReasonCode, Unblock
-from scheduler.decision.snapshot import Placement
+from scheduler.decision.snapshot import Device, Placement
 from tests.decision.world import World
 
 
@@ -144,3 +144,13 @@ def test_gang_stays_on_one_node_where_the_operator_says_so(world: World) -> None
     world.policy = replace(world.policy, spans_nodes=False)
     job = world.job(gpus=4, replicas=2)
     world.expect_waiting(job, ReasonCode.EXCEEDS_MAXIMUM)
+
+
+def test_device_of_another_model_on_a_node_is_given_to_nobody(world: World) -> None:
+    world.node("a")
+    devices = tuple(Device(index, "l40s" if index == 1 else "h200") for index in range(3))
+    world.nodes.append(replace(world.nodes.pop(), devices=devices))
+    both = world.job(gpus=2)
+    too_many = world.job(gpus=3)
+    assert [piece.device_index for start in world.check().starts if start.job == both for piece in start.slices] == [0, 2]
+    world.expect_waiting(too_many, ReasonCode.EXCEEDS_MAXIMUM)
