@@ -8,10 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
-from quotas.tree import Quota
 from scheduler.sim.scenario import RunningPart, Scenario, WorkPart
-
-__all__ = ["Quota", "RunningPart", "dependencies", "first_in_a_ring", "named_devices", "names", "resolve", "sites"]
 
 
 def names(name: str, count: int | None) -> Iterator[str]:

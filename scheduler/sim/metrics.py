@@ -1,7 +1,8 @@
 """Metrics of a simulation: what its time line adds up to.
 
 Owns the sums and the definitions (docs/scenario.md states them for readers). Does not own time or outcomes: simulate.py
-calls `observe` before time moves, `decided` after each decision, and `summary` at the end. Sums are integers in
+calls `move_to` when time moves, `holds` when a job takes or gives back GPUs, `look_at` at the end of each instant, counts in `decided`,
+and asks for `summary` at the end. Sums are integers in
 milli-GPU-milliseconds; the printed figures are seconds and ratios.
 """
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from quotas.tree import DEPTH_MAXIMUM
 from scheduler.sim import expansion, quota_rules
 from scheduler.sim.problems import ScenarioError
-from scheduler.sim.scenario import NODES_MAXIMUM, Scenario
+from scheduler.sim.scenario import NODES_MAXIMUM, RunningPart, Scenario
 
 JOBS_MAXIMUM = 2_000_000
 
@@ -153,7 +153,7 @@ def _check_running(scenario: Scenario, nodes: dict[str, int], found: list[Scenar
 
 
 def _device_problem(
-    part: expansion.RunningPart, node: str, device: int | None, nodes: dict[str, int], holders: dict[tuple[str, int], str]
+    part: RunningPart, node: str, device: int | None, nodes: dict[str, int], holders: dict[tuple[str, int], str]
 ) -> str | None:
     if node not in nodes:
         return f"there is no node {node}"
@@ -166,7 +166,7 @@ def _device_problem(
     return None
 
 
-def _check_replicas(path: str, part: expansion.RunningPart, found: list[ScenarioError]) -> None:
+def _check_replicas(path: str, part: RunningPart, found: list[ScenarioError]) -> None:
     wanted = part.milli_gpu // 1000 if part.milli_gpu >= 1000 else int(part.milli_gpu > 0)
     if part.devices is not None and len(part.devices) != wanted:
         found.append(ScenarioError(f"{path}.devices", f"names {len(part.devices)} devices, gpus says {wanted}"))
