@@ -1,6 +1,6 @@
 """`terrace.Client`: one object with every verb of the service.
 
-Owns: finding the address and key, and the life of the connections. The verbs are in jobs.py and operations.py. Example:
+Owns: finding the address and key, and the life of the connections. The verbs are in jobs.py, operations.py and scheduling.py. Example:
 `with terrace.Client() as client: print(client.wait(client.submit(["python", "train.py"], gpus=1, working_directory=".").id).state)`
 """
 
@@ -13,10 +13,11 @@ import httpx
 from terrace.sdk import config
 from terrace.sdk.jobs import JobVerbs
 from terrace.sdk.operations import OperatorVerbs
+from terrace.sdk.scheduling import SchedulingVerbs
 from terrace.sdk.transport import Transport
 
 
-class Client(JobVerbs, OperatorVerbs):
+class Client(JobVerbs, OperatorVerbs, SchedulingVerbs):
     """Speaks to one service with one key.
 
     Without arguments: TERRACE_URL and TERRACE_API_KEY, then the file that `terrace login` wrote. ConfigError when there is no key.

@@ -5,8 +5,9 @@ Owns one method per verb. Does not own what may be done: the service decides by 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Literal
 
 from terrace.models.common import Problem
 from terrace.models.fleet import NodeAnswer, NodeCreate, NodeSet, PriceAnswer, PriceCreate, QuotaAnswer, QuotaSet
@@ -25,6 +26,7 @@ from terrace.models.people import (
     UserSet,
 )
 from terrace.sdk.errors import ApiError
+from terrace.sdk.scheduling import KEEP, Keep
 from terrace.sdk.transport import Transport, path_of
 
 
@@ -46,9 +48,17 @@ class OperatorVerbs:
         body = TenantCreate(name=name, parent=parent, weight_milli=weight_milli)
         return self._wire.create("/v1/tenants", body, TenantAnswer)
 
-    def set_tenant(self, name: str, *, weight_milli: int | None = None, is_suspended: bool | None = None) -> TenantAnswer:
-        """Change a tenant's weight, or suspend it; what is None stays."""
-        body = TenantSet.model_validate(_given(weight_milli=weight_milli, is_suspended=is_suspended))
+    def set_tenant(
+        self,
+        name: str,
+        *,
+        weight_milli: int | None = None,
+        is_suspended: bool | None = None,
+        parent: str | Literal[Keep.KEEP] | None = KEEP,
+    ) -> TenantAnswer:
+        """Change a tenant's weight, suspend it (what is None stays), or move it to the cohort `parent` (None: out of any)."""
+        moved = {} if parent is KEEP else {"parent": parent}
+        body = TenantSet.model_validate(_given(weight_milli=weight_milli, is_suspended=is_suspended) | moved)
         return self._wire.act("PATCH", path_of("v1", "tenants", name), TenantAnswer, body)
 
     def projects(self, tenant: str) -> list[ProjectAnswer]:
@@ -114,10 +124,27 @@ class OperatorVerbs:
         """Register a node that an agent will speak for."""
         return self._wire.create("/v1/nodes", NodeCreate(name=name, site=site, rack=rack), NodeAnswer)
 
-    def set_node(self, name: str, *, is_cordoned: bool | None = None, is_draining: bool | None = None) -> NodeAnswer:
-        """Cordon (nothing new starts) or drain (running leases are evicted too) a node, or undo it; what is None stays."""
-        body = NodeSet.model_validate(_given(is_cordoned=is_cordoned, is_draining=is_draining))
+    def set_node(
+        self,
+        name: str,
+        *,
+        is_cordoned: bool | None = None,
+        is_draining: bool | None = None,
+        labels: Mapping[str, str | None] | None = None,
+        taints: Sequence[str] | None = None,
+        rack: str | Literal[Keep.KEEP] | None = KEEP,
+    ) -> NodeAnswer:
+        """Cordon (nothing new starts) or drain (running leases are evicted too) a node, label it, taint it; what is None stays.
+
+        A label of None is taken away, `taints` replaces all; `rack` None: the node stands in no rack.
+        """
+        given = _given(is_cordoned=is_cordoned, is_draining=is_draining, labels=labels, taints=taints)
+        body = NodeSet.model_validate(given | ({} if rack is KEEP else {"rack": rack}))
         return self._wire.act("PATCH", path_of("v1", "nodes", name), NodeAnswer, body)
+
+    def declare_node_gone(self, name: str) -> NodeAnswer:
+        """Say that a lost node does not come back: its jobs go on elsewhere. RefusedError `node_not_lost` while its agent is heard."""
+        return self._wire.act("POST", path_of("v1", "nodes", name, "gone"), NodeAnswer)
 
     def set_quota(
         self,
