@@ -93,6 +93,11 @@ def event(kind: str, data: object, *, identifier: int | None = None) -> ServerSe
     return ServerSentEvent(to_json(data).decode(), event=kind, id=None if identifier is None else str(identifier))
 
 
+def start(identifier: int) -> ServerSentEvent:
+    """Return what tells a reader where its stream begins: no event, but the id to resume from for who is cut off before the first."""
+    return ServerSentEvent(id=str(identifier))
+
+
 def is_wanted(request: Request, *, follow: bool) -> bool:
     """Tell whether the client asked for a stream, by `follow` or by its Accept header."""
     return follow or MEDIA_TYPE in request.headers.get("accept", "")

@@ -7,6 +7,8 @@ Exit codes: 0 done; 1 it ran and failed; 2 bad usage or a setting that cannot wo
 from __future__ import annotations
 
 import asyncio
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -14,8 +16,8 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
-from terraced import bootstrap, preflight, processes, scenario_commands, serving, up
-from terraced.settings import Settings
+from terraced import bootstrap, parts, preflight, processes, scenario_commands, serving, up
+from terraced.settings import Settings, unknown_variables
 
 EXIT_USAGE = 2
 
@@ -31,16 +33,29 @@ Isolation = Annotated[str | None, typer.Option(help="auto, namespaces or none.")
 
 
 def _settings(**options: Any) -> Settings:
+    unknown = unknown_variables(os.environ)
+    if unknown:
+        _refuse(unknown[0])
     try:
         return Settings(**{name: value for name, value in options.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
+        cause = first.get("ctx", {}).get("error")
+        if isinstance(cause, parts.PartError):  # it names the whole setting already
+            _refuse(str(cause))
         _refuse(f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}")
 
 
 def _refuse(message: str) -> NoReturn:
     typer.echo(f"terraced: {message}", err=True)
     raise typer.Exit(EXIT_USAGE)
+
+
+def _serve(process: Callable[[Settings], None], settings: Settings) -> None:
+    try:
+        process(settings)
+    except serving.START_ERRORS as error:
+        _refuse(" ".join(str(error).split()))
 
 
 @app.command(name="up")
@@ -106,21 +121,26 @@ def migrate(database_url: DatabaseUrl = None, state_dir: StateDir = None) -> Non
 def api(port: Port = None, database_url: DatabaseUrl = None, state_dir: StateDir = None) -> None:
     """Run the API alone."""
     processes.die_with_parent()
-    serving.serve_api(_settings(port=port, database_url=database_url, state_dir=state_dir))
+    _serve(serving.serve_api, _settings(port=port, database_url=database_url, state_dir=state_dir))
 
 
 @app.command()
 def scheduler(database_url: DatabaseUrl = None, state_dir: StateDir = None) -> None:
     """Run the scheduler and billing; several may stand by, one leads."""
     processes.die_with_parent()
-    serving.serve_scheduler(_settings(database_url=database_url, state_dir=state_dir))
+    _serve(serving.serve_scheduler, _settings(database_url=database_url, state_dir=state_dir))
 
 
 @app.command()
-def agent(state_dir: StateDir = None, job_python: JobPython = None, isolation: Isolation = None) -> None:
+def agent(
+    state_dir: StateDir = None,
+    job_python: JobPython = None,
+    isolation: Isolation = None,
+    api_url: Annotated[str | None, typer.Option(help="Where the API answers, https:// from another machine.")] = None,
+) -> None:
     """Run this machine's node agent."""
     processes.die_with_parent()
-    serving.serve_agent(_settings(state_dir=state_dir, job_python=job_python, isolation=isolation))
+    _serve(serving.serve_agent, _settings(state_dir=state_dir, job_python=job_python, isolation=isolation, api_url=api_url))
 
 
 def main() -> None:

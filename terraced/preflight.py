@@ -8,12 +8,16 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+import stat
 import subprocess
 from pathlib import Path
 from typing import IO
 
 RAY_VERSION_SECONDS_MAXIMUM = 60
 LOCK_FILE = "terraced.lock"
+OUR_FILES = frozenset({LOCK_FILE, "terrace.db", "operator.key", "node.key", "archives", "agent"})
+PRIVATE_MODE = 0o700
+OTHERS = 0o077
 
 
 class NotReadyError(Exception):
@@ -25,14 +29,44 @@ class NotReadyError(Exception):
 
 
 def prepare_state_dir(state_dir: Path) -> None:
-    """Create the state directory, private to its owner, and prove that files can be written in it."""
+    """Create the state directory, private to its owner, and prove that files can be written in it.
+
+    One that is there and open to others is closed when it is empty or was ours before; keys and users' code do not go into any other. A
+    directory of another owner is a volume that somebody mounted: who may enter it is not ours to say.
+    """
     try:
-        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        state_dir.mkdir(mode=PRIVATE_MODE, parents=True, exist_ok=True)
+        _close_to_others(state_dir)
         probe = state_dir / f".probe-{os.getpid()}"
         probe.write_bytes(b"x")
         probe.unlink()
     except OSError as error:
         raise NotReadyError("state_dir", f"{state_dir} cannot be written: {error.strerror}") from error
+
+
+def _close_to_others(state_dir: Path) -> None:
+    status = state_dir.stat()
+    mode = stat.S_IMODE(status.st_mode)
+    if status.st_uid != os.geteuid() or not mode & OTHERS:
+        return
+    names = {path.name for path in state_dir.iterdir()}
+    if names and not names & OUR_FILES:
+        raise NotReadyError("state_dir", f"{state_dir} is open to other users (mode {mode:04o}); `chmod 700` it, or name another directory")
+    state_dir.chmod(PRIVATE_MODE)
+
+
+def node_key(path: Path) -> str:
+    """Return the key of this machine's node."""
+    try:
+        key = path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is no text"
+        raise NotReadyError(
+            "state_dir", f"{path}: {reason}; an operator makes this node's key: `terrace ops key create --node NAME`"
+        ) from error
+    if not key:
+        raise NotReadyError("state_dir", f"{path} is empty; an operator makes this node's key: `terrace ops key create --node NAME`")
+    return key
 
 
 def lock_state_dir(state_dir: Path) -> IO[str]:

@@ -22,18 +22,25 @@ from prometheus_client import start_http_server
 
 from agents import daemon
 from agents.device_selection import DeviceSettings
-from agents.sandbox.spec import Isolation
+from agents.devices import NoDriverError
+from agents.exporter import PortUnavailableError
+from agents.sandbox.spec import Isolation, SandboxError
 from agents.settings import AgentSettings
+from agents.spool import SpoolError
 from api.app import create_app
 from api.settings import ApiSettings
 from billing import service as billing
 from scheduler import service as scheduler
-from store import migrate
 from store.engine import Store
+from terraced import bootstrap, parts, preflight
 from terraced.settings import Settings
 
+# What keeps a process from starting, each with a message for the person who started it.
+START_ERRORS = (preflight.NotReadyError, daemon.AgentError, SandboxError, NoDriverError, PortUnavailableError, SpoolError)
 GRACEFUL_SECONDS = 5
 BACKLOG = 2_048
+
+log = structlog.get_logger(__name__)
 
 
 def configure_logging(level: str, process: str) -> None:
@@ -57,12 +64,11 @@ def configure_logging(level: str, process: str) -> None:
 def serve_api(settings: Settings) -> None:
     """Serve the API until SIGTERM or SIGINT."""
     configure_logging(settings.log_level, "api")
-    migrate.check(settings.effective_database_url)
+    bootstrap.check_schema(settings)
+    preflight.check_port("port", settings.host, settings.port)
+    filled = ApiSettings(state_dir=settings.state_dir.resolve(), is_embedded=settings.is_embedded, service_version=service_version())
     store = Store.open(settings.effective_database_url)
-    app = create_app(
-        store,
-        ApiSettings(state_dir=settings.state_dir.resolve(), is_embedded=settings.is_embedded, service_version=service_version()),
-    )
+    app = create_app(store, parts.with_given(filled, settings.api))
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -93,14 +99,17 @@ class _Server(uvicorn.Server):
 def serve_scheduler(settings: Settings) -> None:
     """Run the scheduler and billing side by side until SIGTERM or SIGINT. Either one failing ends both."""
     configure_logging(settings.log_level, "scheduler")
-    migrate.check(settings.effective_database_url)
-    if settings.scheduler_metrics_port:
-        start_http_server(settings.scheduler_metrics_port, addr=settings.metrics_host)
+    bootstrap.check_schema(settings)
+    preflight.check_port("scheduler_metrics_port", settings.metrics_host, settings.scheduler_metrics_port)
+    server, _ = start_http_server(settings.scheduler_metrics_port, addr=settings.metrics_host)
+    log.info("metrics", host=settings.metrics_host, port=server.server_port)
+    of_scheduler = parts.with_given(scheduler.SchedulerSettings(), settings.scheduler)
+    of_billing = parts.with_given(billing.BillingSettings(), settings.billing)
 
     async def run(stop: asyncio.Event) -> None:
         async with _store(settings) as store, asyncio.TaskGroup() as group:
-            group.create_task(scheduler.run(store, scheduler.SchedulerSettings(), stop))
-            group.create_task(billing.run(store, billing.BillingSettings(), stop))
+            group.create_task(scheduler.run(store, of_scheduler, stop))
+            group.create_task(billing.run(store, of_billing, stop))
 
     asyncio.run(_until_told(run))
 
@@ -109,14 +118,17 @@ def serve_agent(settings: Settings) -> None:
     """Run the node agent until SIGTERM or SIGINT. Everything that the service keeps beside the agent's own folder is hidden from leases."""
     configure_logging(settings.log_level, "agent")
     state_dir = settings.state_dir.resolve()
+    if settings.sends_keys_in_clear and not settings.is_clear_text_allowed:
+        message = f"{settings.effective_api_url} would carry this node's key over the network in clear; use https://"
+        raise preflight.NotReadyError("api_url", f"{message}, or set is_clear_text_allowed where the network itself encrypts")
     agent = AgentSettings(
-        api_url=settings.api_url,
-        token=settings.node_key_path.read_text().strip(),
+        api_url=settings.effective_api_url,
+        token=preflight.node_key(settings.node_key_path),
         state_dir=state_dir / "agent",
         job_python=str(settings.job_python.absolute()),
         devices=DeviceSettings(
             node_name=settings.node_name,
-            is_simulation_allowed=settings.is_simulation_allowed,
+            is_simulation_allowed=bool(settings.is_simulation_allowed),
             simulated_device_count=settings.simulated_devices,
         ),
         agent_version=service_version(),
@@ -124,7 +136,7 @@ def serve_agent(settings: Settings) -> None:
         hidden_paths=(state_dir,),
         metrics_port=settings.agent_metrics_port,
     )
-    asyncio.run(_until_told(functools.partial(daemon.run, agent)))
+    asyncio.run(_until_told(functools.partial(daemon.run, parts.with_given(agent, settings.agent))))
 
 
 @contextlib.asynccontextmanager

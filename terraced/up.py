@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import httpx
 from rich.console import Console
 
-from terraced import bootstrap, preflight, processes
+from terraced import bootstrap, parts, preflight, processes
 from terraced.settings import Settings
 
 READY_SECONDS_MAXIMUM = 60.0
@@ -38,7 +38,9 @@ class Started:
 
 def children_of(settings: Settings) -> list[processes.Child]:
     """Return the three processes in the order in which they stop."""
-    environment = {f"TERRACED_{name.upper()}": str(value) for name, value in settings.model_dump(exclude_none=True).items()}
+    given = settings.model_dump(exclude_none=True, exclude=set(parts.PARTS))  # those are in the environment that the children inherit
+    environment = {parts.variable(name): str(value) for name, value in given.items()}
+    environment.setdefault(parts.variable("is_simulation_allowed"), "true")  # a newcomer's machine has no GPU
     environment["TERRACED_STATE_DIR"] = str(settings.state_dir.resolve())
     environment["TERRACED_IS_EMBEDDED"] = "true"
     environment["TERRACED_JOB_PYTHON"] = str(settings.job_python.absolute())
@@ -49,7 +51,7 @@ async def _wait_until_ready(settings: Settings, ray_version: str, children: list
     key = settings.operator_key_path.read_text().strip()
     headers = {"Authorization": f"Bearer {key}"}
     deadline = asyncio.get_running_loop().time() + READY_SECONDS_MAXIMUM
-    async with httpx.AsyncClient(base_url=settings.api_url, timeout=5.0, headers=headers, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=settings.effective_api_url, timeout=5.0, headers=headers, trust_env=False) as client:
         while asyncio.get_running_loop().time() < deadline:
             dead = [child.name for child in children if not child.is_alive]
             if dead:
@@ -58,7 +60,8 @@ async def _wait_until_ready(settings: Settings, ray_version: str, children: list
                 answer = await client.get(f"/v1/nodes/{settings.node_name}")
                 if answer.status_code == httpx.codes.OK and answer.json()["devices"]:
                     node = answer.json()
-                    return Started(settings.api_url, ray_version, len(node["devices"]), node["is_simulated"], node["isolation"] or "none")
+                    url, isolation = settings.effective_api_url, node["isolation"] or "none"
+                    return Started(url, ray_version, len(node["devices"]), node["is_simulated"], isolation)
             await asyncio.sleep(POLL_SECONDS)
     raise processes.ChildGaveUpError(f"the service was not ready after {READY_SECONDS_MAXIMUM:.0f} s")
 
@@ -104,10 +107,10 @@ async def _serve(settings: Settings, ray_version: str, console: Console) -> int:
     async def say_restart(child: processes.Child, code: int) -> None:
         console.print(f"[yellow]{child.name} ended with {code}; starting it again[/]")
 
-    for child in reversed(children):
-        child.start()
     status = 0
     try:
+        for child in reversed(children):
+            child.start()
         ready = asyncio.create_task(_wait_until_ready(settings, ray_version, children))
         stopped = asyncio.create_task(stop.wait())
         await asyncio.wait({ready, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -119,7 +122,8 @@ async def _serve(settings: Settings, ray_version: str, console: Console) -> int:
     except processes.ChildGaveUpError as error:
         console.print(f"[bold red]{error}[/]")
         status = 1
-    console.print("Stopping: leases first, then the service.")
-    await processes.stop_in_order(children)
+    finally:
+        console.print("Stopping: leases first, then the service.")
+        await processes.stop_in_order(children)
     console.print(f"Stopped. State is kept in {os.fspath(settings.state_dir)}.")
     return status

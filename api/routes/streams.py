@@ -104,15 +104,19 @@ async def read_logs(
 
 @dataclass
 class _EventStream:
-    """Follows a tenant's events, or those of one job until it has ended."""
+    """Follows a tenant's events, or those of one job until it has ended. One that begins at the newest event says first where that is."""
 
     store: Store
     after: int
     tenant_id: str | None
     job_id: str | None = None
+    says_start: bool = False
 
     async def step(self) -> Step:
         """Return the next events."""
+        if self.says_start:
+            self.says_start = False
+            return Step([streams.start(self.after)], is_last=False, quiet_seconds=0)
         last = await self._last()  # asked before the events are, so that none of them can be missed
         query = EventsAfter(self.after, STREAM_PAGE, tenant_id=self.tenant_id, job_id=self.job_id)
         found = await self.store.read(query)
@@ -161,7 +165,8 @@ async def read_events(
     if streams.is_wanted(request, follow=follow):
         resumed = streams.last_event_id(request)
         start = resumed if resumed is not None else after
-        follower = _EventStream(store, await store.read(NewestEvent()) if start is None else start, principal.tenant_id)
+        begins = await store.read(NewestEvent()) if start is None else start
+        follower = _EventStream(store, begins, principal.tenant_id, says_start=start is None)
         return streams.respond(request, principal, follower.step)
     return await _page(store, EventsAfter(after or 0, limit, tenant_id=principal.tenant_id))
 

@@ -94,6 +94,19 @@ class CutsStreams(Recorder):
         return httpx.Response(answer.status_code, headers=answer.headers, stream=_Cut(answer.stream, self.events))
 
 
+@dataclass
+class SpeaksAtLast(Recorder):
+    """A service that has nothing to tell: it ends each stream after a comment, `silent` times, and then says something."""
+
+    silent: int = 1
+    says: bytes = b""
+    opening: bytes = b""
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        said = b": ping\n\n" if len(self.asked) <= self.silent else self.says
+        return httpx.Response(200, headers={"Content-Type": "text/event-stream"}, content=self.opening + said)
+
+
 class _Cut(httpx.SyncByteStream):
     def __init__(self, whole: httpx.SyncByteStream, events: int) -> None:
         self._whole, self._left = whole, events

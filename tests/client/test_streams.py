@@ -11,7 +11,9 @@ import terrace
 from executors.fake import Script
 from terrace.models.jobs import JobSpec
 from terrace.sdk import streams
+from terrace.sdk.config import Config
 from terrace.sdk.streams import Event
+from terrace.sdk.transport import Transport
 from tests.client import carriers
 from tests.client.service import Service
 from tests.support.waiting import wait_until
@@ -34,10 +36,11 @@ def events_of(*blocks: bytes) -> list[Event]:
         ([b"data: a\x0bb\x1cc\xe2\x80\xa8d\n\n"], [Event("message", "a\x0bb\x1cc\u2028d", None)]),
         ([b"event: log\ndata: half"], []),
         ([b"event: log\n\ndata: x\n\n"], [Event("message", "x", None)]),
+        ([b"id: 9\n\n: ping\n\n"], [Event("", "", "9")]),
     ],
     ids=[
         "one event", "carriage returns", "a comment", "a character cut in two", "an id stays", "odd line breaks are text",
-        "an event without its end", "an event without data",
+        "an event without its end", "an event without data", "an id alone",
     ],
 )  # fmt: skip
 def test_lines_become_events(blocks: list[bytes], events: list[Event]) -> None:
@@ -100,6 +103,21 @@ def test_a_stream_that_only_breaks_is_given_up(service: Service) -> None:
     client.cancel(job.id)
     with pytest.raises(terrace.UnreachableError):
         list(client.logs(job.id, follow=True))
+
+
+def test_a_silent_stream_may_end_as_often_as_the_service_likes() -> None:
+    carrier = carriers.SpeaksAtLast(silent=3 * streams.CUTS_MAXIMUM, says=b"id: 8\nevent: node_lost\ndata: {}\n\n")
+    wire = Transport(Config(url="http://terrace.test", key="key_a.b"), carrier=carrier, pause=lambda _: None)
+    first = next(streams.follow(wire, "/v1/events", dict, is_endless=True))
+    assert first == Event("node_lost", "{}", "8")
+    assert len(carrier.asked) == 3 * streams.CUTS_MAXIMUM + 1
+
+
+def test_a_stream_cut_before_its_first_event_begins_again_where_it_began() -> None:
+    carrier = carriers.SpeaksAtLast(silent=1, says=b"event: node_lost\ndata: {}\n\n", opening=b"id: 41\n\n")
+    wire = Transport(Config(url="http://terrace.test", key="key_a.b"), carrier=carrier, pause=lambda _: None)
+    next(streams.follow(wire, "/v1/events", dict, is_endless=True))
+    assert [request.headers.get("Last-Event-ID") for request in carrier.asked] == [None, "41"]
 
 
 def test_the_stream_of_somebody_elses_job_is_not_found(service: Service) -> None:

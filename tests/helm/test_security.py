@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from terraced.settings import Settings
+from terraced import settings
 from tests.helm import rendering
 from tests.helm.rendering import VALUES_FILES, Helm, Manifest
 
@@ -57,7 +57,7 @@ def test_database_address_comes_from_the_secret_only(manifests: list[Manifest]) 
 
 
 def test_every_environment_name_is_a_setting_of_the_service(manifests: list[Manifest]) -> None:
-    known = {f"TERRACED_{name.upper()}" for name in Settings.model_fields}
+    known = {name for name, _, _ in settings.documented()}
     given = {name for config in rendering.of_kind(manifests, "ConfigMap") for name in config["data"]}
     given |= {
         entry["name"] for workload in rendering.workloads(manifests) for only in rendering.containers(workload) for entry in only["env"]

@@ -16,14 +16,17 @@ from terrace.sdk import transport
 from terrace.sdk.errors import ApiError, UnreachableError
 from terrace.sdk.transport import Transport
 
-CUTS_MAXIMUM = 20  # in a row, without one event in between
+CUTS_MAXIMUM = 20  # in a row, without anything whole in between
 END = "end"
 EVENT_BYTES_MAXIMUM = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event of a stream. `id` is the last one that the service sent, None before the first."""
+    """One event of a stream. `id` is the last one that the service sent, None before the first.
+
+    Without kind and data it is no event: it only moves the id.
+    """
 
     kind: str
     data: str
@@ -50,12 +53,14 @@ def split_lines(blocks: Iterable[bytes]) -> Iterator[str]:
 def parse(lines: Iterable[str]) -> Iterator[Event]:
     """Yield the events of a stream's lines. An event without its final empty line was cut and is not delivered."""
     kind, data, identifier = "message", list[str](), None
-    size = 0
+    size, is_moved = 0, False
     for line in lines:
         if not line:
             if data:
                 yield Event(kind, "\n".join(data), identifier)
-            kind, data, size = "message", [], 0
+            elif is_moved:
+                yield Event("", "", identifier)
+            kind, data, size, is_moved = "message", [], 0, False
             continue
         name, _, value = line.partition(":")
         value = value.removeprefix(" ")
@@ -67,7 +72,7 @@ def parse(lines: Iterable[str]) -> Iterator[Event]:
         elif name == "data":
             data.append(value)
         elif name == "id":
-            identifier = value
+            identifier, is_moved = value, True
 
 
 def follow(
@@ -75,16 +80,24 @@ def follow(
 ) -> Iterator[Event]:
     """Yield events until `end` (which is yielded too), across cuts. `params` is asked at each opening.
 
-    `is_endless` streams have no `end`: they are opened again whenever they stop. UnreachableError after `CUTS_MAXIMUM` cuts in a row.
+    `is_endless` streams have no `end`: they are opened again whenever they stop. UnreachableError after `CUTS_MAXIMUM` cuts in a row; a
+    stream that said anything whole, if only that it lives, starts the count anew: the service ends every one after an hour.
     """
     cuts = 0
+
+    def counted(lines: Iterable[str]) -> Iterator[str]:
+        nonlocal cuts
+        for line in lines:
+            cuts = cuts if line else 0  # an empty line ends an event, or a comment that says that the service lives
+            yield line
+
     while True:
         try:
             with wire.stream(path, params=params(), last_event_id=last_event_id) as answer:
-                for event in parse(split_lines(answer.iter_bytes())):
-                    cuts = 0
+                for event in parse(counted(split_lines(answer.iter_bytes()))):
                     last_event_id = event.id if event.id is not None else last_event_id
-                    yield event
+                    if event.kind:
+                        yield event
                     if event.kind == END and not is_endless:
                         return
             cause: Exception = ConnectionError("the stream stopped before its end")
