@@ -8,14 +8,6 @@ indexes grow at one end. Entropy and time are passed in: this package has neithe
 from __future__ import annotations
 
 import re
-from typing import NewType
-
-TenantId = NewType("TenantId", str)
-ProjectId = NewType("ProjectId", str)
-UserId = NewType("UserId", str)
-JobId = NewType("JobId", str)
-LeaseId = NewType("LeaseId", str)
-NodeId = NewType("NodeId", str)
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 _TIME_CHARACTERS = 10

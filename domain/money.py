@@ -1,7 +1,7 @@
 """Money: integers with a scale per currency, and the one function that rounds.
 
 An amount is a count of the currency's smallest accounted unit: 10^-6 for USD, 10^-3 for VND (design.md section 8).
-Example: 12.5 USD is Money(12_500_000, USD). Amounts of two currencies never meet: adding them raises.
+Example: 12.5 USD is Money(12_500_000, USD). Amounts of two currencies never meet: there is no arithmetic on Money.
 """
 
 from __future__ import annotations
@@ -35,12 +35,6 @@ class Money:
 
     units: int
     currency: Currency
-
-    def plus(self, other: Money) -> Money:
-        """Return the sum; ValueError when the currencies differ."""
-        if self.currency is not other.currency:
-            raise ValueError(f"money: {self.currency.code} and {other.currency.code} cannot be added")
-        return Money(self.units + other.units, self.currency)
 
     def to_decimal_text(self) -> str:
         """Return the exact amount as decimal digits, without the currency: `12.500000`."""

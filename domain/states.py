@@ -52,7 +52,10 @@ class JobEvent(StrEnum):
 
 
 class FailureClass(StrEnum):
-    """Why an attempt did not succeed. The first three are the user's, and charged in full; the rest are credited back."""
+    """Why an attempt did not succeed. The first four are the user's, and charged in full.
+
+    A dependency's failure is neither the user's nor ours: the job never ran, so there is nothing to charge. The rest are credited back.
+    """
 
     USER_CODE = "user_code"
     OUT_OF_MEMORY = "out_of_memory"

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, and_, func, insert, literal, select, text, update
 
 from billing.calc import pricing, rating, report
 from domain.intervals import Interval
 from domain.states import FailureClass, LeaseEndCause
+from store.errors import InvalidError
 from store.tables import Lease, Price, Project, Tenant, UsageLine, User
 
 RATE_BATCH_MAXIMUM = 500
@@ -27,34 +28,57 @@ _price = Price.__table__  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True, slots=True)
+class ToRate:
+    """A batch: leases that can be rated, the price book, and leases whose rows make no sense, each with what is wrong."""
+
+    leases: tuple[rating.ClosedLease, ...]
+    prices: tuple[pricing.Price, ...]
+    unreadable: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class LeasesToRate:
-    """Ended leases without lines, oldest end first, at most `RATE_BATCH_MAXIMUM`, with the price book of `currency`."""
+    """Ended leases without lines, oldest end first, at most `RATE_BATCH_MAXIMUM` beside those of `aside`, with the prices in `currency`."""
 
     currency: str
+    aside: frozenset[str] = frozenset()
 
-    def fetch(self, connection: Connection, /) -> tuple[tuple[rating.ClosedLease, ...], tuple[pricing.Price, ...]]:
-        """Return (leases, prices)."""
+    def fetch(self, connection: Connection, /) -> ToRate:
+        """Return the batch."""
         statement = (
             select(_lease)
             .where(and_(_lease.c.rated_at_ms.is_(None), _lease.c.ended_at_ms.is_not(None)))
             .order_by(_lease.c.ended_at_ms, _lease.c.id)
-            .limit(RATE_BATCH_MAXIMUM)
+            .limit(RATE_BATCH_MAXIMUM + len(self.aside))
         )
-        leases = tuple(_closed_lease(row) for row in connection.execute(statement))
-        return leases, _prices(connection, self.currency) if leases else ()
+        leases: list[rating.ClosedLease] = []
+        unreadable: list[tuple[str, str]] = []
+        for row in connection.execute(statement):
+            if row.id in self.aside:
+                continue
+            try:
+                leases.append(_closed_lease(row))
+            except ValueError as error:
+                unreadable.append((row.id, str(error)))
+        return ToRate(tuple(leases), _prices(connection, self.currency) if leases else (), tuple(unreadable))
 
 
 @dataclass(frozen=True, slots=True)
 class StoreLines:
-    """Write the lines of leases that are not rated yet; a lease that was rated meanwhile is left alone."""
+    """Write the lines of leases that are not rated yet; one that was rated meanwhile is left alone. `prices` is the book they follow."""
 
     lines: Sequence[rating.Line]
     lease_ids: Sequence[str]
     currency: str
     now_ms: int
+    prices: Sequence[pricing.Price]
 
-    def execute(self, connection: Connection, /) -> int:
-        """Return how many leases were rated by this command."""
+    def execute(self, connection: Connection, /) -> int | None:
+        """Return how many leases were rated by this command; None, with nothing written, when the price book is another one by now."""
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("LOCK TABLE price IN SHARE MODE"))  # no price comes in until the lines are committed
+        if _prices(connection, self.currency) != tuple(self.prices):
+            return None
         rated = set()
         for lease_id in self.lease_ids:
             statement = update(_lease).where(and_(_lease.c.id == lease_id, _lease.c.rated_at_ms.is_(None))).values(rated_at_ms=self.now_ms)
@@ -111,13 +135,14 @@ class UsageBetween:
     tenant_id: str | None = None
 
     def fetch(self, connection: Connection, /) -> ReportData:
-        """Return the rows of the report and of its check."""
+        """Return the rows of the report and of its check; InvalidError when they are more than `REPORT_LINES_MAXIMUM`."""
         mine_of_lines = [_line.c.tenant_id == self.tenant_id] if self.tenant_id is not None else []
         mine = [_lease.c.tenant_id == self.tenant_id] if self.tenant_id is not None else []
         in_window = and_(_line.c.start_ms < self.window.end_ms, _line.c.end_ms > self.window.start_ms, _line.c.currency == self.currency)
-        lines = select(_line).where(in_window, *mine_of_lines).order_by(_line.c.start_ms, _line.c.id).limit(REPORT_LINES_MAXIMUM)
+        lines = select(_line).where(in_window, *mine_of_lines).order_by(_line.c.start_ms, _line.c.id)
         touches = and_(_lease.c.granted_at_ms < self.window.end_ms, _lease.c.ended_at_ms > self.window.start_ms)
         leases = select(_lease).where(touches, _lease.c.rated_at_ms.is_not(None), *mine)
+        _refuse_too_many(connection, lines, leases)
         unrated = and_(touches, _lease.c.rated_at_ms.is_(None), *mine)
         still_open = and_(_lease.c.granted_at_ms < self.window.end_ms, _lease.c.ended_at_ms.is_(None), *mine)
         return ReportData(
@@ -128,6 +153,15 @@ class UsageBetween:
             open_leases=int(connection.execute(select(func.count()).select_from(_lease).where(still_open)).scalar_one()),
             names=_names(connection, self.tenant_id),
         )
+
+
+def _refuse_too_many(connection: Connection, *statements: Select[Any]) -> None:
+    """A report that leaves out rows would be a wrong one, so it is refused before anything is read."""
+    for statement in statements:
+        some = statement.with_only_columns(literal(1)).order_by(None).limit(REPORT_LINES_MAXIMUM + 1).subquery()
+        if int(connection.execute(select(func.count()).select_from(some)).scalar_one()) > REPORT_LINES_MAXIMUM:
+            message = f"from: the window holds more than {REPORT_LINES_MAXIMUM} usage lines or leases; ask for a shorter one"
+            raise InvalidError("report_too_large", message, field="from", limit=REPORT_LINES_MAXIMUM)
 
 
 def _closed_lease(row: Row[Any]) -> rating.ClosedLease:
@@ -159,6 +193,7 @@ def _report_line(row: Row[Any]) -> report.ReportLine:
         slices=row.slices,
         milli_gpu=row.milli_gpu,
         units_per_hour=row.units_per_hour,
+        milli_gpu_ms=row.milli_gpu_ms,
         amount_units=row.amount_units,
     )
 

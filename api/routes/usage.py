@@ -22,7 +22,7 @@ from domain.money import Currency, Money
 from store.engine import Store
 from store.errors import InvalidError, NotFoundError
 from store.identity import Principal, TenantByName
-from store.usage import REPORT_LINES_MAXIMUM, ReportData, UsageBetween
+from store.usage import ReportData, UsageBetween
 from terrace.models.common import Timestamp
 from terrace.models.usage import UsageCheck, UsageReport, UsageRow
 
@@ -66,9 +66,6 @@ async def usage_report(
     tenant_id = await _whose(store, principal, tenant)
     currency = Currency.from_code(request.app.state.settings.currency)
     data = await store.read(UsageBetween(window, currency.code, tenant_id))
-    if len(data.lines) >= REPORT_LINES_MAXIMUM:
-        message = f"from: the window holds more than {REPORT_LINES_MAXIMUM} usage lines; ask for a shorter one"
-        raise InvalidError("report_too_large", message, field="from", limit=REPORT_LINES_MAXIMUM)
     answer = await asyncio.to_thread(_report, data, window, groups, currency)
     if "text/csv" in request.headers.get("accept", ""):
         return Response(await asyncio.to_thread(_csv, answer, currency), media_type="text/csv; charset=utf-8")

@@ -1,7 +1,8 @@
 """Usage reports: rated lines clipped to a window, grouped, and proven against the leases.
 
 A line that reaches over the window's edge is cut by the rule of `rating.part_cost_units`, so reports of adjacent windows sum to the
-report of both. The check derives the same totals a second time from the leases and the price book, not from the lines.
+report of both. A line that lies inside counts as it is stored. The check derives the same totals a second time from the leases and the
+price book, not from the lines, and computes every stored line anew.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class ReportLine:
     slices: int
     milli_gpu: int
     units_per_hour: int
+    milli_gpu_ms: int
     amount_units: int
 
 
@@ -54,25 +56,35 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """The same totals from lines and from leases. Equal means: every lease is there, once, at the right price."""
+    """The same totals from lines and from leases. Equal means: every lease is there, once, at the right price.
+
+    `wrong_lines` counts lines whose stored quantity or amount is not what their own interval and price make.
+    """
 
     leases: int
     lease_milli_gpu_ms: int
     line_milli_gpu_ms: int
     lease_amount_units: int
     line_amount_units: int
+    wrong_lines: int = 0
 
     @property
     def is_equal(self) -> bool:
-        """True when both ways agree to the unit."""
-        return self.lease_milli_gpu_ms == self.line_milli_gpu_ms and self.lease_amount_units == self.line_amount_units
+        """True when both ways agree to the unit, and every line with itself."""
+        agrees = self.lease_milli_gpu_ms == self.line_milli_gpu_ms and self.lease_amount_units == self.line_amount_units
+        return agrees and not self.wrong_lines
 
 
 def clip(line: ReportLine, window: Interval) -> tuple[int, int] | None:
-    """Return (milli_gpu_ms, amount_units) of the part of `line` inside `window`; None when it has none."""
+    """Return (milli_gpu_ms, amount_units) of the part of `line` inside `window`; None when it has none. A whole line counts as stored."""
     part = line.interval.clip(window)
     if part is None:
         return None
+    return (line.milli_gpu_ms, line.amount_units) if part == line.interval else _computed(line, part)
+
+
+def _computed(line: ReportLine, part: Interval) -> tuple[int, int]:
+    """Return what a part of a line should say, from its quantities and its price."""
     amount_units = rating.part_cost_units(
         units_per_hour=line.units_per_hour, slices=line.slices, segment_start_ms=line.interval.start_ms, part=part
     )
@@ -117,6 +129,7 @@ def check(leases: Iterable[rating.ClosedLease], prices: Sequence[pricing.Price],
         lease_milli_gpu_ms += lease.milli_gpu * part.length_ms
         if not lease.is_credited:
             lease_amount_units += _amount_inside(lease, prices, part)
+    lines = tuple(lines)
     line_totals = [clipped for clipped in (clip(line, window) for line in lines) if clipped is not None]
     return Check(
         leases=count,
@@ -124,6 +137,9 @@ def check(leases: Iterable[rating.ClosedLease], prices: Sequence[pricing.Price],
         line_milli_gpu_ms=sum(quantity for quantity, _ in line_totals),
         lease_amount_units=lease_amount_units,
         line_amount_units=sum(amount for _, amount in line_totals),
+        wrong_lines=sum(
+            _computed(line, line.interval) != (line.milli_gpu_ms, line.amount_units) for line in lines if line.interval.clip(window)
+        ),
     )
 
 

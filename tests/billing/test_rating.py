@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from billing.calc import pricing, rating
-from domain.intervals import Interval, cut
+from domain.intervals import Interval
 from domain.states import FailureClass, LeaseEndCause
 
 HOUR_MS = 3_600_000
@@ -38,6 +38,12 @@ prices_strategy = st.lists(
     max_size=6,
     unique_by=lambda price: (price.flavor, price.valid_from_ms),
 )
+
+
+def cut(whole: Interval, cut_points_ms: list[int]) -> list[Interval]:
+    """Return the pieces of `whole` between the cut points that lie inside it."""
+    inside = sorted({point for point in cut_points_ms if whole.start_ms < point < whole.end_ms})
+    return [Interval(start, end) for start, end in itertools.pairwise([whole.start_ms, *inside, whole.end_ms])]
 
 
 def spans(low: int, high: int) -> st.SearchStrategy[Interval]:

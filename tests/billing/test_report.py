@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from billing.calc import pricing, rating, report
-from domain.intervals import Interval, cut
+from domain.intervals import Interval
 from domain.states import FailureClass, LeaseEndCause
-from tests.billing.test_rating import BOOK, HOUR_MS, LEASE, prices_strategy, spans
+from tests.billing.test_rating import BOOK, HOUR_MS, LEASE, cut, prices_strategy, spans
 
 
 def flat(line: rating.Line) -> report.ReportLine:
@@ -27,6 +29,7 @@ def flat(line: rating.Line) -> report.ReportLine:
         lease.slices,
         lease.milli_gpu,
         line.units_per_hour,
+        line.milli_gpu_ms,
         line.amount_units,
     )
 
@@ -74,6 +77,23 @@ def test_missing_line_is_seen_by_the_check() -> None:
 def test_line_that_is_counted_twice_is_seen_by_the_check() -> None:
     lines = stored([LEASE], list(BOOK))
     assert not report.check([LEASE], BOOK, [*lines, lines[0]], Interval(0, 10 * HOUR_MS)).is_equal
+
+
+@pytest.mark.parametrize("wrong", [{"amount_units": 999_999}, {"milli_gpu_ms": 1}], ids=["amount", "quantity"])
+def test_line_that_was_stored_wrong_is_counted_as_stored_and_seen_by_the_check(wrong: dict[str, Any]) -> None:
+    first, *others = stored([LEASE], list(BOOK))
+    lines, window = [replace(first, **wrong), *others], Interval(0, 10 * HOUR_MS)
+    check = report.check([LEASE], BOOK, lines, window)
+    assert (check.wrong_lines, check.is_equal) == (1, False)
+    (row,) = report.rows(lines, window, [])
+    assert (row.milli_gpu_ms, row.amount_units) == (sum(line.milli_gpu_ms for line in lines), sum(line.amount_units for line in lines))
+
+
+def test_errors_that_cancel_are_seen_by_the_check() -> None:
+    first, second = stored([LEASE], list(BOOK))
+    lines = [replace(first, amount_units=first.amount_units + 1), replace(second, amount_units=second.amount_units - 1)]
+    check = report.check([LEASE], BOOK, lines, Interval(0, 10 * HOUR_MS))
+    assert (check.lease_amount_units, check.wrong_lines, check.is_equal) == (check.line_amount_units, 2, False)
 
 
 def test_credited_lease_has_quantity_and_costs_nothing() -> None:

@@ -11,7 +11,7 @@ from prometheus_client import REGISTRY
 
 from billing.calc import report
 from billing.service import BillingSettings, run
-from billing.service.loop import rate_once
+from billing.service.loop import Aside, rate_once
 from domain.intervals import Interval
 from executors.fake import Script
 from store import fleet, tables
@@ -20,6 +20,7 @@ from store.engine import Store
 from store.usage import StoreLines, UsageBetween
 from tests.support.fleet import T0_MS, Fleet
 from tests.support.hooked import HookedStore, KilledError, KillPoint
+from tests.support.statements import Statement
 
 HOUR_MS = 3_600_000
 H200_PER_HOUR = 3_500_000  # as it is seeded, in millionths of a dollar
@@ -125,6 +126,20 @@ async def test_price_that_changes_during_a_lease_makes_a_line_for_each_price(sto
     assert (await totals(world))[1] == 26_999_999
 
 
+async def test_price_that_comes_in_while_a_batch_is_rated_is_followed(store: Store) -> None:
+    world = await ended(store, Script(duration_ms=HOUR_MS))
+    prices = [fleet.CreatePrice("pri_new", "h200", "USD", 5_000_000, T0_MS + 30 * 60_000, T0_MS)]
+
+    async def announce(command: Command[Any]) -> None:
+        if isinstance(command, StoreLines) and prices:
+            await store.run(prices.pop())
+
+    assert await rate(world, store=HookedStore(store, before=announce)) == 1
+
+    assert [line["price_id"] for line in await lines(world)] == ["pri_h200", "pri_new"]
+    assert (await totals(world))[0] == 1_000 * HOUR_MS
+
+
 async def test_price_that_comes_later_does_not_change_what_is_rated(store: Store) -> None:
     world = await ended(store, Script(duration_ms=HOUR_MS))
     await rate(world)
@@ -191,6 +206,37 @@ async def test_job_without_gpus_has_a_line_that_costs_nothing(store: Store) -> N
 
     assert (await rate(world), await totals(world)) == (1, (0, 0))
     assert [(line["flavor"], line["milli_gpu"]) for line in await lines(world)] == [(None, 0)]
+
+
+def set_aside() -> float:
+    """Return how often a lease was set aside in this process."""
+    return REGISTRY.get_sample_value("terrace_billing_leases_set_aside_total") or 0
+
+
+@pytest.mark.parametrize(
+    "broken", ["end_cause = 'vanished'", "slices = 9000000000000000000"], ids=["a row that makes no sense", "an amount that fits no column"]
+)
+async def test_lease_that_cannot_be_rated_holds_up_no_other(store: Store, broken: str) -> None:
+    world = await ended(store, Script(duration_ms=HOUR_MS), Script(duration_ms=2 * HOUR_MS))
+    await store.run(Statement(f"UPDATE lease SET {broken} WHERE ended_at_ms = (SELECT min(ended_at_ms) FROM lease)"))  # noqa: S608
+    aside, before = Aside(USD), set_aside()
+
+    rated = [await rate_once(store, USD, now_ms=world.now_ms, aside=aside) for _ in range(3)]
+
+    assert (rated, set_aside() - before) == ([1, 0, 0], 1)
+    assert [line["amount_units"] for line in await lines(world)] == [2 * H200_PER_HOUR]
+
+
+async def test_lease_that_was_set_aside_is_tried_again_after_a_while(store: Store) -> None:
+    world = await ended(store, Script(duration_ms=HOUR_MS))
+    await store.run(Statement("UPDATE lease SET end_cause = 'vanished'"))
+    aside = Aside(USD)
+    assert await rate_once(store, USD, now_ms=world.now_ms, aside=aside) == 0
+    await store.run(Statement("UPDATE lease SET end_cause = 'completed'"))
+
+    rated = [await rate_once(store, USD, now_ms=world.now_ms + after_ms, aside=aside) for after_ms in (599_999, 600_000)]
+
+    assert rated == [0, 1]
 
 
 async def test_loop_rates_by_itself_and_survives_an_error(store: Store) -> None:

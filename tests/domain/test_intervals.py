@@ -1,14 +1,12 @@
-"""Half-open intervals: what touches does not overlap, and pieces add up to the whole."""
+"""Half-open intervals: what touches does not overlap."""
 
 from __future__ import annotations
-
-from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.intervals import Interval, cut
+from domain.intervals import Interval
 
 POINTS = st.integers(min_value=-1_000, max_value=1_000)
 INTERVALS = st.tuples(POINTS, POINTS).map(lambda pair: Interval(min(pair), max(pair)))
@@ -40,20 +38,6 @@ def test_clip_is_the_part_inside_a_window(window: Interval, clipped: Interval | 
 
 
 @given(INTERVALS, INTERVALS)
-def test_intervals_overlap_exactly_when_they_share_a_millisecond(one: Interval, other: Interval) -> None:
+def test_nothing_is_left_of_intervals_that_share_no_millisecond(one: Interval, other: Interval) -> None:
     shared = set(range(one.start_ms, one.end_ms)) & set(range(other.start_ms, other.end_ms))
-    assert one.overlaps(other) == other.overlaps(one) == bool(shared)
-    assert (one.clip(other) is not None) == bool(shared)
-
-
-@given(INTERVALS, st.lists(POINTS))
-def test_pieces_tile_the_whole(whole: Interval, points: list[int]) -> None:
-    pieces = list(cut(whole, points))
-    assert (pieces[0].start_ms, pieces[-1].end_ms) == (whole.start_ms, whole.end_ms)
-    assert all(left.end_ms == right.start_ms for left, right in pairwise(pieces))
-    assert sum(piece.length_ms for piece in pieces) == whole.length_ms
-    assert {piece.start_ms for piece in pieces[1:]} == {point for point in points if whole.start_ms < point < whole.end_ms}
-
-
-def test_cut_of_the_example() -> None:
-    assert list(cut(Interval(0, 10), [4, 4, 0, 10, 99])) == [Interval(0, 4), Interval(4, 10)]
+    assert (one.clip(other) is not None) == (other.clip(one) is not None) == bool(shared)

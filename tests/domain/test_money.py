@@ -34,15 +34,6 @@ def test_text_reads_back_as_the_amount(units: int, currency: Currency) -> None:
     assert Fraction(Money(units, currency).to_decimal_text()) * 10**currency.scale_digits == units
 
 
-def test_amounts_of_one_currency_add_and_credits_take_away() -> None:
-    assert Money(5, Currency.USD).plus(Money(-7, Currency.USD)) == Money(-2, Currency.USD)
-
-
-def test_amounts_of_two_currencies_do_not_add() -> None:
-    with pytest.raises(ValueError, match="money: USD and VND cannot be added"):
-        Money(5, Currency.USD).plus(Money(5, Currency.VND))
-
-
 def test_currency_is_found_by_its_code() -> None:
     assert [Currency.from_code(code) for code in ("USD", "VND")] == [Currency.USD, Currency.VND]
     with pytest.raises(ValueError, match="currency: 'usd' is not one of USD, VND"):

@@ -104,6 +104,15 @@ def test_device_under_a_lease_does_not_move(world: World) -> None:
     assert rows(world.store, DEVICES) == [("GPU-a-0", "nod_a", 0, "faulty", "missing")]
 
 
+def test_inventory_with_two_models_is_refused_and_changes_nothing(world: World) -> None:
+    world.node("a", gpus=1)
+    before = rows(world.store, DEVICES)
+    with pytest.raises(InvalidError, match="a node has devices of one model") as refused:
+        report(world, "a", [device("a", 0), replace(device("a", 1), gpu_model="l40s")])
+    assert refused.value.data == {"field": "devices[1].gpu_model", "limit": "h200"}
+    assert rows(world.store, DEVICES) == before
+
+
 @pytest.mark.parametrize(
     ("second", "field"),
     [(replace(device("a", 0), device_index=1), "devices[1].uuid"), (replace(device("a", 1), device_index=0), "devices[1].device_index")],
@@ -172,6 +181,19 @@ def test_price_is_the_newest_that_has_begun(world: World) -> None:
     prices = [{item.name: item.price_units_per_hour for item in world.read(fleet.Flavors("USD", T0_MS + at))}["h200"] for at in (9, 10)]
     assert prices == [3_500_000, 42]
     assert fleet.PriceView("pri_1", "h200", "USD", 42, T0_MS + 10) in world.read(fleet.Prices())
+
+
+def test_price_does_not_begin_before_time_that_is_rated_already(world: World) -> None:
+    world.tenant("acme")
+    world.node("a", gpus=1)
+    lease = world.lease(world.job(), on=[("a", 0)])
+    world.run_to_the_end(lease, running_ms=1, ended_ms=10, released_ms=10)
+    change(world.store, "UPDATE lease SET rated_at_ms = 1 WHERE id = :lease", lease=lease)
+    with pytest.raises(InvalidError) as refused:
+        world.run(fleet.CreatePrice("pri_1", "h200", "USD", 42, T0_MS + 9, T0_MS))
+    assert (refused.value.code, refused.value.data) == ("price_in_the_past", {"field": "valid_from", "limit_ms": T0_MS + 10})
+    assert "pri_1" not in {price.id for price in world.read(fleet.Prices())}
+    world.run(fleet.CreatePrice("pri_1", "h200", "USD", 42, T0_MS + 10, T0_MS))
 
 
 @pytest.mark.parametrize(

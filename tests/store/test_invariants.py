@@ -27,8 +27,9 @@ def world(sqlite_url: str) -> Iterator[World]:
     assert (done, running, waiting) == ("job_000002", "job_000003", "job_000004")
     finished = world.bind(world.start(done, on=[("a", 0)], lease="lea_done"))
     world.run_to_the_end(finished[0])
-    leases, prices = world.read(LeasesToRate("USD"))
-    world.run(StoreLines([line for lease in leases for line in rating.rate(lease, prices)], ["lea_done"], "USD", world.now_ms))
+    batch = world.read(LeasesToRate("USD"))
+    lines = [line for lease in batch.leases for line in rating.rate(lease, batch.prices)]
+    world.run(StoreLines(lines, ["lea_done"], "USD", world.now_ms, batch.prices))
     world.bind(world.start(running, on=[("a", 1), ("a", 2)], lease="lea_runs"))
     yield world
     store.close()

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from billing.calc import rating
 from store import fleet, identity, jobs, leases, plans
 from store.engine import Store
 from store.errors import ConflictError, RefusalError
 from store.leader import TakeLead
+from store.usage import LeasesToRate, StoreLines
 from tests.store.world import T0_MS, World
 from tests.support import invariants
 from tests.support.gates import Gate, Gated
@@ -121,3 +123,24 @@ def test_batches_with_the_same_new_classes_in_other_orders_do_not_lock_each_othe
     earlier, later = first_then(acme, forth, back)
     assert [len(earlier), len(later)] == [2, 2]
     assert rows(acme.store, "SELECT count(*) FROM job_class") == [(2,)]
+
+
+def ended_lease(world: World) -> StoreLines:
+    """A lease that ended after ten milliseconds, and its lines by the price book of this moment."""
+    world.run_to_the_end(world.lease(world.job(), on=[("a", 0)]), running_ms=1, ended_ms=10, released_ms=10)
+    batch = world.read(LeasesToRate("USD"))
+    lines = [line for lease in batch.leases for line in rating.rate(lease, batch.prices)]
+    return StoreLines(lines, [lease.id for lease in batch.leases], "USD", world.now_ms, batch.prices)
+
+
+def test_price_that_comes_while_lines_commit_is_refused_for_the_time_that_they_rate(acme: World) -> None:
+    rated, price = first_then(acme, ended_lease(acme), fleet.CreatePrice("pri_new", "h200", "USD", 42, T0_MS + 5, T0_MS))
+    assert rated == 1
+    assert isinstance(price, RefusalError)
+    assert (price.code, price.data) == ("price_in_the_past", {"field": "valid_from", "limit_ms": T0_MS + 10})
+
+
+def test_lines_that_come_while_a_price_commits_are_not_stored(acme: World) -> None:
+    lines = ended_lease(acme)
+    price, rated = first_then(acme, fleet.CreatePrice("pri_new", "h200", "USD", 42, T0_MS + 5, T0_MS), lines)
+    assert (price.id, rated) == ("pri_new", None)

@@ -7,7 +7,9 @@ import pytest
 from billing.calc import rating
 from domain.intervals import Interval
 from domain.states import LeaseEndCause
-from store.usage import RATE_BATCH_MAXIMUM, LeasesToRate, ReportData, StoreLines, UsageBetween
+from store import fleet, usage
+from store.errors import InvalidError
+from store.usage import RATE_BATCH_MAXIMUM, LeasesToRate, ReportData, StoreLines, ToRate, UsageBetween
 from tests.store.world import HOUR_MS, T0_MS, World
 from tests.support import invariants
 from tests.support.statements import change, rows
@@ -28,10 +30,15 @@ def acme(world: World) -> World:
 
 
 def rate(world: World) -> int:
-    leases, prices = world.read(LeasesToRate("USD"))
-    lines = [line for lease in leases for line in rating.rate(lease, prices)]
-    rated: int = world.run(StoreLines(lines, [lease.id for lease in leases], "USD", world.now_ms))
+    rated: int = world.run(lines_of(world))
     return rated
+
+
+def lines_of(world: World) -> StoreLines:
+    """Return the lines of what waits, by the price book of this moment."""
+    batch = world.read(LeasesToRate("USD"))
+    lines = [line for lease in batch.leases for line in rating.rate(lease, batch.prices)]
+    return StoreLines(lines, [lease.id for lease in batch.leases], "USD", world.now_ms, batch.prices)
 
 
 def report(world: World, window: Interval = ALWAYS, tenant: str | None = None, currency: str = "USD") -> ReportData:
@@ -41,25 +48,23 @@ def report(world: World, window: Interval = ALWAYS, tenant: str | None = None, c
 
 def test_ended_leases_wait_for_rating_oldest_end_first(acme: World) -> None:
     running = acme.lease(acme.job(), on=[("a", 2)])
-    leases, prices = acme.read(LeasesToRate("USD"))
-    assert [(lease.id, lease.charged, lease.end_cause) for lease in leases] == [
+    batch = acme.read(LeasesToRate("USD"))
+    assert [(lease.id, lease.charged, lease.end_cause) for lease in batch.leases] == [
         ("lea_o", Interval(T0_MS, T0_MS + HOUR_MS // 2), LeaseEndCause.COMPLETED),
         ("lea_a", Interval(T0_MS, T0_MS + HOUR_MS), LeaseEndCause.COMPLETED),
     ]
-    assert running not in {lease.id for lease in leases}
-    assert {price.flavor: price.units_per_hour for price in prices}["h200"] == 3_500_000
+    assert running not in {lease.id for lease in batch.leases}
+    assert {price.flavor: price.units_per_hour for price in batch.prices}["h200"] == 3_500_000
 
 
 def test_lease_is_rated_once_whoever_does_it(acme: World) -> None:
-    leases, prices = acme.read(LeasesToRate("USD"))
-    lines = [line for lease in leases for line in rating.rate(lease, prices)]
-    command = StoreLines(lines, [lease.id for lease in leases], "USD", acme.now_ms)
+    command = lines_of(acme)
     assert [acme.run(command) for _ in range(2)] == [2, 0]
     assert rows(acme.store, "SELECT lease_id, amount_units, milli_gpu_ms FROM usage_line ORDER BY id") == [
         ("lea_a", 3_500_000, 1_000 * HOUR_MS),
         ("lea_o", 1_750_000, 500 * HOUR_MS),
     ]
-    assert acme.read(LeasesToRate("USD")) == ((), ())
+    assert acme.read(LeasesToRate("USD")) == ToRate((), ())
     invariants.check_blocking(acme.store)
 
 
@@ -69,7 +74,36 @@ def test_batch_of_leases_to_rate_is_bounded(acme: World) -> None:
     copy = f"{new} SELECT :id, job_id, :attempt, ended_at_ms, {same} FROM lease WHERE id = 'lea_a'"  # noqa: S608  names of this file
     for number in range(RATE_BATCH_MAXIMUM):
         change(acme.store, copy, id=f"lea_{number}", attempt=number + 2)
-    assert len(acme.read(LeasesToRate("USD"))[0]) == RATE_BATCH_MAXIMUM
+    assert len(acme.read(LeasesToRate("USD")).leases) == RATE_BATCH_MAXIMUM
+    aside = frozenset(["lea_o", "lea_0"])
+    assert len({lease.id for lease in acme.read(LeasesToRate("USD", aside)).leases} - aside) == RATE_BATCH_MAXIMUM
+
+
+def test_lease_whose_row_makes_no_sense_is_named_beside_the_others(acme: World) -> None:
+    change(acme.store, "UPDATE lease SET end_cause = 'vanished' WHERE id = 'lea_o'")
+    batch = acme.read(LeasesToRate("USD"))
+    assert ([lease.id for lease in batch.leases], batch.unreadable) == (
+        ["lea_a"],
+        (("lea_o", "'vanished' is not a valid LeaseEndCause"),),
+    )
+
+
+def test_lines_by_an_older_price_book_are_not_stored(acme: World) -> None:
+    command = lines_of(acme)
+    acme.run(fleet.CreatePrice("pri_new", "h200", "USD", 42, T0_MS + 1, T0_MS))
+    assert (acme.run(command), rows(acme.store, "SELECT id FROM usage_line")) == (None, [])
+    assert (rate(acme), len(report(acme).lines)) == (2, 4)
+
+
+def test_report_of_too_many_lines_is_refused(acme: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    rate(acme)
+    monkeypatch.setattr(usage, "REPORT_LINES_MAXIMUM", 2)
+    assert len(report(acme).lines) == 2
+    monkeypatch.setattr(usage, "REPORT_LINES_MAXIMUM", 1)
+    with pytest.raises(InvalidError, match="more than 1 usage lines") as refused:
+        report(acme)
+    assert (refused.value.code, refused.value.data) == ("report_too_large", {"field": "from", "limit": 1})
+    assert len(report(acme, tenant="ten_acme").lines) == 1
 
 
 def test_report_has_lines_leases_and_names_of_its_tenant_only(acme: World) -> None:
