@@ -70,6 +70,7 @@ CODES: dict[str, Meaning] = {
     "job_moved": Meaning(409, "The job changed while it was being cancelled; try again."),
     "maintenance_exists": Meaning(409, "There is a maintenance window of this name, or was one."),
     "node_exists": Meaning(409, "There is a node of this name."),
+    "node_not_lost": Meaning(409, "Only a node whose agent is not heard can be declared gone."),
     "over_capacity": Meaning(409, "With the reservations beside it, more would be set aside at some time than the fleet has."),
     "price_exists": Meaning(409, "A price of this flavor and currency begins at this moment already."),
     "project_exists": Meaning(409, "The tenant has a project of this name."),

@@ -24,6 +24,7 @@ from store.tables import Device, DeviceClaim, Event, Flavor, Lease, LeaseSlice, 
 LABELS_MAXIMUM = 64
 NODES_MAXIMUM = 10_000  # the nodes of one page are named in one statement
 MISSING = "missing"  # health_detail of a device that its node's last inventory did not name
+GONE = "declared gone"  # health_detail of the devices of a node that an operator gave up (store/lost_nodes.py)
 MISSING_INDEX_FIRST = 1_000  # a missing device whose index another has now is numbered from here
 ASIDE_INDEX_FIRST = 2_000  # where indices are put while they are dealt out anew
 
@@ -70,7 +71,7 @@ class NodeView:
     cpu_milli: int
     memory_bytes: int
     is_simulated: bool
-    state: str  # ready | cordoned | draining | lost
+    state: str  # ready | cordoned | draining | lost | gone
     isolation: str | None
     agent_version: str | None
     heartbeat_at_ms: int | None
@@ -118,7 +119,7 @@ class SetNode:
         """Return the node as it is now; NotFoundError, InvalidError for too many labels."""
         row = connection.execute(select(_node).where(_node.c.name == self.name).with_for_update()).first()
         if row is None:
-            raise _no_node(self.name)
+            raise no_node(self.name)
         values: dict[str, Any] = {}
         if self.is_draining is not None:
             values = {"is_draining": self.is_draining, "is_cordoned": self.is_draining}
@@ -174,7 +175,7 @@ class AcceptInventory:
         self._check()
         row = connection.execute(select(_node.c.id).where(_node.c.name == self.node)).first()
         if row is None:
-            raise _no_node(self.node)
+            raise no_node(self.node)
         values = {
             "agent_boot_id": self.boot_id,
             "agent_version": self.agent_version,
@@ -184,6 +185,7 @@ class AcceptInventory:
             "gpu_model": self.devices[0].gpu_model if self.devices else None,
             "is_simulated": any(device.is_simulated for device in self.devices),
             "is_lost": False,
+            "declared_gone_at_ms": None,
             "heartbeat_at_ms": self.now_ms,
         }
         connection.execute(update(_node).where(_node.c.id == row.id).values(**values))
@@ -224,7 +226,7 @@ class AcceptInventory:
             if known is None:
                 _add_device(connection, node_id, device.uuid, values)
             else:
-                is_back = known.health_detail == MISSING
+                is_back = known.health_detail in (MISSING, GONE)
                 back = {"health": DeviceHealth.HEALTHY.value, "health_detail": None} if is_back else {}
                 connection.execute(update(_device).where(_device.c.id == device.uuid).values(**values, **back))
         if missing:
@@ -282,11 +284,12 @@ class NodeByName:
         """Return it with its devices; NotFoundError."""
         row = connection.execute(select(_node).where(_node.c.name == self.name)).first()
         if row is None:
-            raise _no_node(self.name)
+            raise no_node(self.name)
         return _node_view(row, _devices(connection, {row.id: row.name}).get(row.id, ()))
 
 
-def _no_node(name: str) -> NotFoundError:
+def no_node(name: str) -> NotFoundError:
+    """Return the refusal of a name that no node has."""
     return NotFoundError("node_not_found", f"there is no node {name!r}", field="node")
 
 
@@ -304,7 +307,12 @@ def _devices(connection: Connection, nodes: Mapping[str, str]) -> dict[str, tupl
 
 
 def _node_view(row: Any, devices: Sequence[DeviceView]) -> NodeView:
-    switches = (("lost", row.is_lost or row.heartbeat_at_ms is None), ("draining", row.is_draining), ("cordoned", row.is_cordoned))
+    switches = (
+        ("gone", row.declared_gone_at_ms is not None),
+        ("lost", row.is_lost or row.heartbeat_at_ms is None),
+        ("draining", row.is_draining),
+        ("cordoned", row.is_cordoned),
+    )
     return NodeView(
         id=row.id,
         name=row.name,

@@ -158,7 +158,9 @@ def _unusable(connection: Connection, starts: Sequence[StartToBind]) -> set[str]
     """Return those nodes and devices of the starts that take no jobs any more."""
     node_ids = sorted({node_id for start in starts for node_id in start.node_ids})
     device_ids = sorted({item.device_id for start in starts for item in start.slices})
-    away = or_(_node.c.is_cordoned.is_(True), _node.c.is_draining.is_(True), _node.c.is_lost.is_(True))
+    away = or_(
+        _node.c.is_cordoned.is_(True), _node.c.is_draining.is_(True), _node.c.is_lost.is_(True), _node.c.declared_gone_at_ms.is_not(None)
+    )
     found: set[str] = set()
     for some in in_lists(node_ids):
         found.update(connection.execute(select(_node.c.id).where(_node.c.id.in_(some), away)).scalars())

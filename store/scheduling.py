@@ -259,7 +259,7 @@ def _node_of(row: Any, devices: Sequence[Any]) -> decision.Node:
         ),
         cpu_milli=row.cpu_milli,
         memory_bytes=row.memory_bytes,
-        is_schedulable=not (row.is_cordoned or row.is_draining or row.is_lost),
+        is_schedulable=not (row.is_cordoned or row.is_draining or row.is_lost or row.declared_gone_at_ms is not None),
         labels=json.loads(row.labels),
         taints=tuple(json.loads(row.taints)),
     )

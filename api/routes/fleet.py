@@ -19,6 +19,7 @@ from domain.money import Currency
 from store import fleet
 from store.errors import InvalidError
 from store.identity import Principal
+from store.lost_nodes import DeclareGone
 from terrace.models.agents import InventoryReport
 from terrace.models.common import Page
 from terrace.models.fleet import FlavorAnswer, NodeAnswer, NodeCreate, NodeSet, PriceAnswer, PriceCreate
@@ -71,6 +72,12 @@ async def set_node(request: Request, principal: WritesNodes, node: str, sent: No
         rack=sent.rack,
     )
     return answers.node(await request.app.state.store.run(command))
+
+
+@router.post("/nodes/{node}/gone", response_model=NodeAnswer, responses=problem_codes.responses("node_not_found", "node_not_lost"))
+async def declare_node_gone(request: Request, principal: WritesNodes, node: str) -> Any:
+    """Say that a lost node does not come back: its jobs go on elsewhere, its devices are quarantined until its agent starts anew."""
+    return answers.node(await request.app.state.store.run(DeclareGone(node, clock.now_ms(), principal.user_id)))
 
 
 @router.post("/nodes/{node}/inventory", response_model=NodeAnswer, responses=problem_codes.responses("node_not_found", "device_elsewhere"))

@@ -21,7 +21,8 @@ MEMBER = VIEWER | {"submit_job", "submit_batch", "cancel_job", "upload_archive",
 ADMIN = MEMBER | {"create_project", "create_user", "list_users", "set_user"}
 FINANCE = ANYBODY | READS | READS_FLEET | OWN_KEYS | {"create_price"}
 OPERATOR = VIEWER | READS_FLEET | {
-    "cancel_job", "create_project", "create_user", "list_users", "set_user", "create_price", "create_node", "set_node", "create_tenant",
+    "cancel_job", "create_project", "create_user", "list_users", "set_user", "create_price", "create_node",
+    "declare_node_gone", "set_node", "create_tenant",
     "set_tenant", "set_tenant_quota", "set_project_quota", "set_tenant_rules", "set_project_rules", "create_cohort", "set_cohort",
     "delete_cohort", "set_cohort_quota", "import_quotas", "create_reservation", "cancel_reservation", "create_maintenance",
     "cancel_maintenance", "set_policy",

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from executors.fake import Script
 from store import tables
 from store.engine import Store
+from store.errors import ConflictError
+from store.lost_nodes import DeclareGone
 from tests.support.fleet import MINUTE_MS, T0_MS, Fleet
 
 
@@ -113,3 +117,50 @@ async def test_job_that_is_cancelled_on_a_silent_node_ends_when_the_node_is_hear
     await world.settle()
 
     assert (await world.state(job), await world.outcomes(job)) == ("cancelled", ["node_lost"])
+
+
+async def given_up(store: Store) -> tuple[Fleet, str, str]:
+    """Return a world in which the machine under a job has burnt and an operator has said so."""
+    world = await Fleet(store).begin(nodes={"node-a": 1, "node-b": 1})
+    job = await world.submit(script=Script(duration_ms=30 * MINUTE_MS))
+    await world.settle()
+    lost = await node_of(world, job)
+    world.silence(lost)
+    await world.pass_time(world.settings.node_lost_after_ms + 1)
+    await world.settle()
+    world.fake.restart(lost)  # it is off: nothing runs there any more
+    world.silence(lost)
+    await store.run(DeclareGone(lost, world.now_ms, "usr_op"))
+    await world.settle()
+    return world, job, lost
+
+
+async def test_node_that_an_operator_declares_gone_lets_go_of_its_jobs(store: Store) -> None:
+    world, job, lost = await given_up(store)
+
+    first, second = await world.leases(job)
+    assert (first["end_cause"], first["released_at_ms"], second["released_at_ms"]) == ("node_lost", world.now_ms, None)
+    assert (await node_of(world, job) != lost, await world.state(job)) == (True, "running")
+
+
+async def test_devices_of_a_node_that_is_gone_are_quarantined_until_its_next_inventory(store: Store) -> None:
+    world, _, lost = await given_up(store)
+    other = await world.submit()
+    await world.settle()
+    health = {row["node_id"]: row["health"] for row in await world.rows(tables.Device)}
+    assert (health[f"node_{lost}"], await world.state(other)) == ("quarantined", "queued")
+
+    await world.restart(lost)
+    await world.settle()
+
+    assert (await world.state(other), await node_of(world, other)) == ("running", lost)
+
+
+async def test_node_that_is_heard_cannot_be_declared_gone(store: Store) -> None:
+    world = await Fleet(store).begin()
+    before = await world.everything()
+
+    with pytest.raises(ConflictError, match="node 'node-a' is not lost"):
+        await store.run(DeclareGone("node-a", world.now_ms))
+
+    assert await world.everything() == before

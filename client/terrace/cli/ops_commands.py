@@ -195,6 +195,11 @@ def set_node(
     session.output.node(session.client.set_node(name, is_cordoned=cordon, is_draining=drain))
 
 
+def declare_node_gone(session: Session, name: NodeName) -> None:
+    """Say that a lost node does not come back, so that its jobs go on elsewhere."""
+    session.output.node(session.client.declare_node_gone(name))
+
+
 def show_node(session: Session, name: NodeName) -> None:
     """Show a node with its devices and the leases that hold them."""
     session.output.node(session.client.node(name))
@@ -240,6 +245,6 @@ _GROUPS: tuple[tuple[str, str, dict[str, Callable[..., None]]], ...] = (
     ("user", "People and service accounts.", {"create": create_user, "set": set_user, "list": list_users}),
     ("key", "API keys.", {"create": create_key, "list": list_keys, "revoke": revoke_key}),
     ("quota", "What tenants may hold at once.", {"set": set_quota, "list": list_quotas}),
-    ("node", "Machines.", {"create": create_node, "set": set_node, "show": show_node, "list": list_nodes}),
+    ("node", "Machines.", {"create": create_node, "set": set_node, "gone": declare_node_gone, "show": show_node, "list": list_nodes}),
     ("price", "List prices.", {"set": set_price, "list": list_prices}),
 )

@@ -45,7 +45,7 @@ class NodeAnswer(Answer):
     cpu_milli: int
     memory_bytes: int
     is_simulated: bool
-    state: str  # ready | cordoned | draining | lost
+    state: str  # ready | cordoned | draining | lost | gone
     isolation: str | None = None
     agent_version: str | None = None
     heartbeat_at: Timestamp | None = None
