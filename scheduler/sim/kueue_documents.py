@@ -26,6 +26,7 @@ NO_COUNTERPART = "has no counterpart in a scenario"
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _CONFIGURATION_GROUP = "config.kueue.x-k8s.io/"
+_MERGE_TAG = "tag:yaml.org,2002:merge"
 _BaseLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -248,7 +249,7 @@ class _Loader(_BaseLoader):  # type: ignore[misc]  # the base is chosen when PyY
     """Loads plain values only, times as text, and refuses a key that stands twice in one mapping."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge"]
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         twice = next((key for at, key in enumerate(keys) if key in keys[:at]), None) if len(set(keys)) < len(keys) else None
         if twice is not None:
             raise yaml.constructor.ConstructorError(None, None, f"{twice} stands twice", node.start_mark)
@@ -268,6 +269,7 @@ def _documents(file: str, text: str) -> list[Any]:
     try:
         if nesting.is_too_deep(text):
             raise KueueError(Source(file, 1), "", f"holds more than {nesting.LEVELS_MAXIMUM} levels")
+        _refuse_copies(file, text)
         while loader.check_data():
             content = loader.get_data()
             _bound(content, Source(file, len(found) + 1))
@@ -284,8 +286,21 @@ def _documents(file: str, text: str) -> list[Any]:
     return found
 
 
+def _refuse_copies(file: str, text: str) -> None:
+    """Refuse aliases and merges before anything is built: each level of them can multiply what a small file stands for by ten."""
+    if "*" not in text and "<<" not in text and "!!merge" not in text:
+        return
+    document = 0
+    for event in yaml.parse(text, Loader=_BaseLoader):
+        document += isinstance(event, yaml.DocumentStartEvent)
+        is_merge = isinstance(event, yaml.ScalarEvent) and (event.tag == _MERGE_TAG or (event.value == "<<" and event.implicit[0]))
+        if is_merge or isinstance(event, yaml.AliasEvent):
+            where = f"line {event.start_mark.line + 1}, column {event.start_mark.column + 1}"
+            raise KueueError(Source(file, document), "", f"{where}: aliases and merge keys are not read; write the values out")
+
+
 def _bound(content: Any, source: Source) -> None:
-    """Refuse what is larger or deeper than any manifest: aliases can multiply a small file without bound."""
+    """Refuse what is larger or deeper than any manifest."""
     count = 0
     stack = [(content, 1)]
     while stack:

@@ -15,13 +15,14 @@ from fractions import Fraction
 from scheduler.sim.kueue_documents import Fields, Source
 from scheduler.sim.problems import path_of
 
-NEVER, LOWER_PRIORITY = "never", "lower_priority"
+NEVER, LOWER_PRIORITY, TRY_NEXT_FLAVOR = "never", "lower_priority", "try_next_flavor"
 WITHIN = {"Never": NEVER, "LowerPriority": LOWER_PRIORITY, "LowerOrNewerEqualPriority": "lower_or_newer_equal"}
 RECLAIM = {"Never": NEVER, "LowerPriority": LOWER_PRIORITY, "Any": "any"}
 BORROW = {"Never": NEVER, "LowerPriority": LOWER_PRIORITY}
 STOP = {"None": "none", "Hold": "hold", "HoldAndDrain": "drain"}
 STRATEGIES = ["LessThanOrEqualToFinalShare", "LessThanInitialShare"]
-_FUNGIBILITY = {word: word for word in ("Borrow", "Preempt", "MayStopSearch", "TryNextFlavor")}
+_WHEN_CAN_BORROW = {"Borrow": "borrow", "MayStopSearch": "borrow", "TryNextFlavor": TRY_NEXT_FLAVOR}
+_WHEN_CAN_PREEMPT = {"Preempt": "preempt", "MayStopSearch": "preempt", "TryNextFlavor": TRY_NEXT_FLAVOR}
 
 _OPERATION = "says how the controller runs, not who is admitted"
 
@@ -99,6 +100,8 @@ class Queue:
     borrow_max_priority: int | None = None
     stop: str = "none"
     excluded_prefixes: tuple[str, ...] = ()
+    when_can_borrow: str = "borrow"
+    when_can_preempt: str = TRY_NEXT_FLAVOR
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +166,7 @@ def queue(fields: Fields) -> Queue:
         if spec.choice("queueingStrategy", {"BestEffortFIFO": "best", "StrictFIFO": "strict"}, "best") == "strict":
             spec.note("queueingStrategy", "StrictFIFO is left out: a job that waits for quota does not hold back younger ones")
         _namespaces(spec)
-        _fungibility(spec)
+        when_can_borrow, when_can_preempt = _fungibility(spec)
         for key in ("admissionChecks", "admissionChecksStrategy"):
             spec.leave_out(key, "admission checks are not simulated; quota alone admits")
         spec.leave_out("admissionScope", "usage of LocalQueues over time is not carried over")
@@ -177,7 +180,21 @@ def queue(fields: Fields) -> Queue:
                 threshold = borrowing.integer("maxPriorityThreshold")
             if borrow != NEVER and reclaim == NEVER:
                 raise preemption.error("borrowWithinCohort", "needs reclaimWithinCohort other than Never")
-        return Queue(fields.source, name, parent, weight, groups, within, reclaim, borrow, threshold, stop, excluded)
+        return Queue(
+            fields.source,
+            name,
+            parent,
+            weight,
+            groups,
+            within,
+            reclaim,
+            borrow,
+            threshold,
+            stop,
+            excluded,
+            when_can_borrow,
+            when_can_preempt,
+        )
 
 
 def local_queue(fields: Fields) -> LocalQueue:
@@ -254,13 +271,14 @@ def _namespaces(spec: Fields) -> None:
         spec.leave_out("namespaceSelector", "the scenario admits what the LocalQueues send, whatever their namespace")
 
 
-def _fungibility(spec: Fields) -> None:
+def _fungibility(spec: Fields) -> tuple[str, str]:
+    """Return (when can borrow, when can preempt), in the scenario's words."""
     with spec.mapping("flavorFungibility") as rules:
-        if rules.choice("whenCanBorrow", _FUNGIBILITY, "MayStopSearch") == "TryNextFlavor":
-            rules.note("whenCanBorrow", "TryNextFlavor is left out: a job borrows in one flavor before it tries the next")
-        if rules.choice("whenCanPreempt", _FUNGIBILITY, "TryNextFlavor") != "TryNextFlavor":
-            rules.note("whenCanPreempt", "left out: a job tries all its flavors before it preempts in one")
         rules.leave_out("preference", "the order of the flavors decides")
+        return (
+            rules.choice("whenCanBorrow", _WHEN_CAN_BORROW, "borrow"),
+            rules.choice("whenCanPreempt", _WHEN_CAN_PREEMPT, TRY_NEXT_FLAVOR),
+        )
 
 
 def _groups(spec: Fields, *, has_parent: bool, lends_at_most_nominal: bool) -> tuple[Group, ...]:

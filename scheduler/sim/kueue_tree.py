@@ -16,7 +16,7 @@ from typing import Any
 from quotas.tree import DEPTH_MAXIMUM
 from scheduler.sim import kueue_quantity
 from scheduler.sim.kueue_documents import KueueError, Note, Source
-from scheduler.sim.kueue_objects import NEVER, Amounts, Cohort, Flavor, Group, Queue
+from scheduler.sim.kueue_objects import NEVER, TRY_NEXT_FLAVOR, Amounts, Cohort, Flavor, Group, Queue
 from scheduler.sim.kueue_quantity import Unit
 
 CPU, MEMORY = "cpu", "memory"
@@ -69,7 +69,7 @@ def build(
         if queue.cohort is not None:
             entry["parent"] = names[queue.cohort]
         quota = builder.quota(queue.source, kept[name].flavors, queue=name)
-        tenant_section.append(entry | builder.weight(queue.weight) | {"quota": quota} | _preemption(queue))
+        tenant_section.append(entry | builder.weight(queue.weight) | {"quota": quota} | _preemption(queue) | _fungibility(queue))
     return QuotaTree(cohort_section, tenant_section, kept, builder.models, builder.nominal, builder.own)
 
 
@@ -97,6 +97,15 @@ def _preemption(queue: Queue) -> dict[str, Any]:
         if queue.borrow_max_priority is not None:
             found["borrow_within_cohort"]["max_priority"] = queue.borrow_max_priority
     return {"preemption": found} if found else {}
+
+
+def _fungibility(queue: Queue) -> dict[str, Any]:
+    found = {}
+    if queue.when_can_borrow != "borrow":
+        found["when_can_borrow"] = queue.when_can_borrow
+    if queue.when_can_preempt != TRY_NEXT_FLAVOR:
+        found["when_can_preempt"] = queue.when_can_preempt
+    return {"flavor_fungibility": found} if found else {}
 
 
 class _Builder:

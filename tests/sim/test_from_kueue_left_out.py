@@ -53,14 +53,9 @@ def test_everything_kept_leaves_an_empty_report() -> None:
             id="no namespace selector",
         ),
         pytest.param(
-            {"flavorFungibility": {"whenCanBorrow": "TryNextFlavor"}},
-            "spec.flavorFungibility.whenCanBorrow: TryNextFlavor is left out: a job borrows in one flavor before it tries the next",
-            id="whenCanBorrow",
-        ),
-        pytest.param(
-            {"flavorFungibility": {"whenCanPreempt": "Preempt"}},
-            "spec.flavorFungibility.whenCanPreempt: left out: a job tries all its flavors before it preempts in one",
-            id="whenCanPreempt",
+            {"flavorFungibility": {"preference": "BorrowingOverPreemption"}},
+            "spec.flavorFungibility.preference: the order of the flavors decides",
+            id="preference between flavors",
         ),
         pytest.param(
             {"stopPolicy": "Hold"},

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import yaml
 
 from scheduler.sim import kueue
+from scheduler.sim.kueue_documents import KueueError
 from tests.sim.kueue_manifests import GPU, admitted, converted, flavor, group, manifest, pods, queue, thing, workload
 
 POLICY = {"fair_sharing": False, "fair_share_half_life": 0, "backfill_depth": 0, "victims": "kueue"}
@@ -179,3 +181,23 @@ def test_cohort_of_v1alpha1_is_read() -> None:
 def test_memory_that_no_quota_limits_is_on_every_node() -> None:
     found = converted(queue("a", group({"h200": {GPU: 4}})), workload("x", pods(2, gpu=1, memory="1500Mi")))
     assert found["nodes"] == [{"name": "h200", "gpu_model": "h200", "gpus": 4, "memory_gib": 3}]
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ({"whenCanBorrow": "TryNextFlavor"}, {"flavor_fungibility": {"when_can_borrow": "try_next_flavor"}}),
+        ({"whenCanPreempt": "Preempt"}, {"flavor_fungibility": {"when_can_preempt": "preempt"}}),
+        ({"whenCanPreempt": "MayStopSearch"}, {"flavor_fungibility": {"when_can_preempt": "preempt"}}),
+        ({"whenCanBorrow": "Borrow", "whenCanPreempt": "TryNextFlavor"}, {}),
+    ],
+    ids=["borrows last", "preempts first", "may stop its search", "as by default"],
+)
+def test_choice_among_flavors_is_kept(said: dict[str, str], kept: dict[str, Any]) -> None:
+    tenant = converted(queue("a", group({"h200": {GPU: 1}, "l40s": {GPU: 1}}), flavorFungibility=said))["tenants"][0]
+    assert {key: value for key, value in tenant.items() if key == "flavor_fungibility"} == kept
+
+
+def test_choice_among_flavors_in_a_word_of_the_other_choice_is_refused() -> None:
+    with pytest.raises(KueueError, match="whenCanBorrow"):
+        converted(queue("a", group({"h200": {GPU: 1}}), flavorFungibility={"whenCanBorrow": "Preempt"}))
