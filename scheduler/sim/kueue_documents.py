@@ -275,8 +275,7 @@ def _documents(file: str, text: str) -> list[Any]:
             _bound(content, Source(file, len(found) + 1))
             found.append(content)
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        where = _place(getattr(error, "problem_mark", None))
         problem = " ".join(str(getattr(error, "problem", None) or error).split())
         raise KueueError(Source(file, len(found) + 1), "", f"is not YAML: {where}{problem}") from None
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets by the thousand
@@ -284,6 +283,10 @@ def _documents(file: str, text: str) -> list[Any]:
     finally:
         loader.dispose()
     return found
+
+
+def _place(mark: Any) -> str:
+    return f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
 
 
 def _refuse_copies(file: str, text: str) -> None:
@@ -295,8 +298,9 @@ def _refuse_copies(file: str, text: str) -> None:
         document += isinstance(event, yaml.DocumentStartEvent)
         is_merge = isinstance(event, yaml.ScalarEvent) and (event.tag == _MERGE_TAG or (event.value == "<<" and event.implicit[0]))
         if is_merge or isinstance(event, yaml.AliasEvent):
-            where = f"line {event.start_mark.line + 1}, column {event.start_mark.column + 1}"
-            raise KueueError(Source(file, document), "", f"{where}: aliases and merge keys are not read; write the values out")
+            raise KueueError(
+                Source(file, document), "", f"{_place(event.start_mark)}aliases and merge keys are not read; write the values out"
+            )
 
 
 def _bound(content: Any, source: Source) -> None:
