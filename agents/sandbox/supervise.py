@@ -25,6 +25,7 @@ import structlog
 
 from agents.sandbox import handles, launch, messages, ownership, procfs
 from agents.sandbox.spec import EventKind, FailureClass, Isolation, LeaseSpec, SandboxError, SandboxEvent, SandboxHandle, SandboxSettings
+from terrace.runtime import before_start
 
 log = structlog.get_logger()
 
@@ -48,6 +49,8 @@ class Sandbox:
         self._launched: launch.Launched | None = None
         self._handle: SandboxHandle | None = None
         self._has_said_hello = self._has_started = self._has_exited = self._is_gone_reported = self._is_stopping = self._is_closed = False
+        self._is_killed = self._is_overdue = False
+        self._users_part: str | None = None
         self._kill_at: float | None = None
         self._run_ms = 0
 
@@ -67,6 +70,7 @@ class Sandbox:
             _end_now(launched)
             raise SandboxError(f"sandbox: its handle cannot be written down: {error}") from error
         timeout_ms = spec.start_timeout_ms + START_MARGIN_MS + (self._settings.requirements_timeout_ms if spec.requirements_path else 0)
+        self._users_part = "requirements" if spec.requirements_path else before_start.steering(spec.env)
         self._run_ms = spec.limit_ms + spec.grace_ms + STOP_MARGIN_MS
         self._kill_after(timeout_ms)
         threading.Thread(target=self._listen, name=f"sandbox-{spec.lease_id}", daemon=True).start()
@@ -75,7 +79,8 @@ class Sandbox:
     def poll(self) -> list[SandboxEvent]:
         """Return what happened since the last call, in order. The last event ever is GONE."""
         if self._kill_at is not None and time.monotonic() > self._kill_at:
-            self.kill()
+            self._is_overdue = True
+            self._end()
         with self._changed:
             events = list(self._events)
             self._events.clear()
@@ -98,15 +103,13 @@ class Sandbox:
         self._is_stopping = True
         self._kill_after(grace_ms + STOP_MARGIN_MS)
         if not self._has_said_hello:
-            self.kill()  # still preparing: no code of the user's runs that would want notice
+            self._end()  # still preparing: no code of the user's runs that would want notice
         self._say({"do": "stop", "grace_ms": grace_ms})
 
     def kill(self) -> None:
         """Kill the whole tree now. Events still come: an unexplained end, then GONE."""
-        if self._launched is not None:
-            _kill(self.handle)
-            with contextlib.suppress(OSError):
-                self._launched.channel.shutdown(socket.SHUT_RDWR)
+        self._is_killed = True
+        self._end()
 
     def is_gone(self) -> bool:
         """True when the process tree is proven gone."""
@@ -123,6 +126,12 @@ class Sandbox:
         if not self.is_gone():
             raise SandboxError("sandbox: its processes live, so its directory stays")
         discard(self.handle)
+
+    def _end(self) -> None:
+        if self._launched is not None:
+            _kill(self.handle)
+            with contextlib.suppress(OSError):
+                self._launched.channel.shutdown(socket.SHUT_RDWR)
 
     def _remember(self, handle: SandboxHandle) -> None:
         self._handle = handle
@@ -190,13 +199,24 @@ class Sandbox:
         self._say({"do": "go"})
 
     def _unexplained_end(self) -> SandboxEvent:
-        words = self._last_words()
-        failure = None if self._is_stopping else FailureClass.PLATFORM
-        message = (
-            "stopped on request" if self._is_stopping else f"the lease's processes ended without saying why; their last words: {words}"
-        )
+        failure, message = self._why_unexplained()
         data = {"exit_code": None, "failure_class": failure, "message": message, "was_stopped": self._is_stopping}
         return SandboxEvent(EventKind.EXITED, _now_ms(), data)
+
+    def _why_unexplained(self) -> tuple[FailureClass | None, str]:
+        """Return whose fault a silent end is: ours, unless the user's code ran or was about to and we did nothing."""
+        words = f"the lease's processes ended without saying why; their last words: {self._last_words()}"
+        if self._is_stopping:
+            return None, "stopped on request"
+        if self._is_killed:
+            return FailureClass.PLATFORM, words
+        if self._has_started:
+            if self._is_overdue:
+                return FailureClass.TIME_LIMIT, "the lease did not end at its time limit and was killed by its node"
+            return FailureClass.USER_CODE, f"{words} (while the job's code ran)"
+        if self._users_part is not None:
+            return FailureClass.ENVIRONMENT, f"{words} (the job's own {self._users_part} came before the entrypoint)"
+        return FailureClass.PLATFORM, words
 
     def _last_words(self) -> str:
         """Return the end of what the first steps wrote, by the descriptor: the name is in users' hands."""

@@ -9,6 +9,7 @@ import pytest
 
 from agents import lease_runs
 from tests.agents.node_world import World, packed
+from tests.sandbox import plain_environment
 
 TRAINS = """
 from terrace import runtime
@@ -86,9 +87,10 @@ async def test_bad_requirement_is_the_user_s_environment_and_is_not_tried_again(
 
 
 async def test_cluster_that_does_not_come_up_is_tried_again_until_the_attempts_are_spent(world: World) -> None:
-    job_id = await world.submit("print(1)", environment={"PLAIN_RAY": "dies"}, maximum_attempts=2)
-    async with world.running():
-        job = await world.until(world.has_ended(job_id))
+    job_id = await world.submit("print(1)", maximum_attempts=2)
+    with plain_environment.made(sin="dies") as runtime_path:
+        async with world.running(runtime_path=runtime_path):
+            job = await world.until(world.has_ended(job_id))
 
     assert (job["state"], job["failure_class"], job["attempt"]) == ("failed", "platform", 2)
     assert "Ray's last words" in job["message"]

@@ -15,11 +15,14 @@ PYTHON = sys.executable
 
 
 @contextmanager
-def made() -> Iterator[Path]:
-    """Yield a folder for `runtime_path` that every user may read."""
+def made(*, sin: str | None = None) -> Iterator[Path]:
+    """Yield a folder for `runtime_path` that every user may read; `sin` is what its Ray does wrong (plain_ray.py)."""
     with tempfile.TemporaryDirectory(prefix="terrace-plain-") as folder:
         Path(folder).chmod(0o755)
-        yield make(Path(folder).resolve())
+        runtime = make(Path(folder).resolve())
+        if sin is not None:
+            (runtime / "ray/scripts/sin").write_text(sin)
+        yield runtime
 
 
 def make(folder: Path) -> Path:

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 STATUS_BY_CODE = {0: "SUCCEEDED"}
@@ -103,14 +104,20 @@ class Dashboard(BaseHTTPRequestHandler):
 
 
 def main() -> None:
-    """Serve on the dashboard's port for ever, or fail as the environment asks: `PLAIN_RAY` is "never up" or "dies"."""
+    """Serve on the dashboard's port for ever, or fail as `sin` asks, a file beside this one or a variable.
+
+    "dies"; "never up"; "touches": never up, after it did away with what would tell that the entrypoint ran.
+    """
     options = argparse.ArgumentParser()
     options.add_argument("--dashboard-port", type=int)
     port = options.parse_known_args()[0].dashboard_port
-    sin = os.environ.get("PLAIN_RAY")
+    file = Path(__file__).with_name("sin")
+    sin = file.read_text() if file.exists() else os.environ.get("RAY_SIN")
     if sin == "dies":
         raise SystemExit("Ray's last words")
-    if sin == "never up":
+    if sin == "touches":
+        Path(os.environ["TERRACE_NOTICE_FILE"]).with_name("entrypoint.pid").unlink()
+    if sin in ("never up", "touches"):
         threading.Event().wait()
     ThreadingHTTPServer(("127.0.0.1", port), Dashboard).serve_forever()
 

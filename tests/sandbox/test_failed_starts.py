@@ -2,18 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import tarfile
+import tempfile
 import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from agents.sandbox.spec import EventKind, SandboxError
+from tests.sandbox import plain_environment
 from tests.sandbox.conftest import Leases
 from tests.support import leases
 
+MakeLeases = Callable[[str], Leases]
+SINS = [
+    ("never up", "start_timeout_ms: Ray is not up after 700 ms"),
+    ("dies", "Ray ended with 1 while the lease was open: Ray's last words"),
+]
 WHEEL = "greeting-1.0-py3-none-any.whl"
+
+
+@pytest.fixture
+def sinning_leases(namespaces: None) -> Iterator[MakeLeases]:
+    """Makes leases whose Ray does what it is told to do wrong."""
+    with contextlib.ExitStack() as stack:
+
+        def make(sin: str) -> Leases:
+            runtime = stack.enter_context(plain_environment.made(sin=sin))
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="terrace-"))
+            of = leases.settings(Path(folder).resolve() / "state", runtime_path=runtime)
+            return stack.enter_context(Leases(of, job_python=plain_environment.PYTHON))
+
+        yield make
 
 
 def wheel() -> bytes:
@@ -85,15 +108,48 @@ def test_requirements_are_there_before_the_entrypoint_and_only_for_it(plain_leas
     assert followed.wait_for_line("WORDS ", seconds=60) == f"hello from the wheel {lease_dir}/overlay\n"
 
 
-@pytest.mark.parametrize(
-    ("sin", "message"),
-    [("never up", "start_timeout_ms: Ray is not up after 700 ms"), ("dies", "Ray ended with 1 while the lease was open: Ray's last words")],
-)
-def test_cluster_that_does_not_come_up_is_destroyed(sin: str, message: str, plain_leases: Leases) -> None:
-    end = plain_leases.start(leases.lease(env={"PLAIN_RAY": sin}, start_timeout_ms=700)).to_the_end(seconds=30)
+@pytest.mark.parametrize(("sin", "message"), SINS)
+def test_cluster_that_does_not_come_up_is_destroyed_and_is_the_platform_s(sin: str, message: str, sinning_leases: MakeLeases) -> None:
+    end = sinning_leases(sin).start(leases.lease(env={"MINE": "1"}, start_timeout_ms=700)).to_the_end(seconds=30)
 
-    assert end["failure_class"] == "platform"
-    assert message in end["message"]
+    assert (end["failure_class"], message in end["message"]) == ("platform", True)
+
+
+@pytest.mark.parametrize(("sin", "message"), SINS)
+def test_cluster_that_does_not_come_up_with_the_user_s_variables_is_the_user_s_environment(
+    sin: str, message: str, plain_leases: Leases
+) -> None:
+    end = plain_leases.start(leases.lease(env={"RAY_SIN": sin}, start_timeout_ms=700)).to_the_end(seconds=30)
+
+    assert (end["failure_class"], message in end["message"]) == ("environment", True)
+    assert "its own variable RAY_SIN, which runs before the entrypoint" in end["message"]
+
+
+def test_cluster_that_does_not_come_up_beside_a_module_of_the_user_s_is_the_user_s_environment(
+    sinning_leases: MakeLeases, tmp_path: Path
+) -> None:
+    archive = leases.archive(tmp_path / "a.tar.gz", {"train.py": "", "logging.py": ""})
+
+    end = sinning_leases("dies").start(leases.lease(archive_path=archive)).to_the_end(seconds=30)
+
+    assert (end["failure_class"], "its own module logging.py" in end["message"]) == ("environment", True)
+
+
+def test_cluster_that_does_not_come_up_where_somebody_touched_the_evidence_is_the_user_s_code(plain_leases: Leases) -> None:
+    end = plain_leases.start(leases.lease(env={"RAY_SIN": "touches"}, start_timeout_ms=700)).to_the_end(seconds=30)
+
+    assert end["failure_class"] == "user_code"
+
+
+def test_requirements_that_hide_the_cluster_s_end_are_the_user_s_environment(sinning_leases: MakeLeases, tmp_path: Path) -> None:
+    spec = leases.lease(
+        archive_path=leases.archive(tmp_path / "a.tar.gz", {WHEEL: wheel()}),
+        requirements_path=requirements(tmp_path / "r.txt", f"{WHEEL}\n"),
+    )
+
+    end = sinning_leases("dies").start(spec).to_the_end(seconds=60)
+
+    assert (end["failure_class"], "its own requirements" in end["message"]) == ("environment", True)
 
 
 def test_program_that_is_not_there_is_the_user_s_code(plain_leases: Leases) -> None:
@@ -128,7 +184,7 @@ def test_start_that_cannot_be_written_down_is_taken_back(plain_leases: Leases) -
 
 
 def test_stop_before_the_cluster_is_up_ends_at_once(plain_leases: Leases) -> None:
-    followed = plain_leases.start(leases.lease(env={"PLAIN_RAY": "never up"}))
+    followed = plain_leases.start(leases.lease(env={"RAY_SIN": "never up"}))
 
     followed.sandbox.stop(grace_ms=60_000)
 

@@ -48,7 +48,7 @@ def test_runner_that_makes_no_sense_is_killed(program: str, hostile_leases: Leas
 
     end = followed.to_the_end(seconds=30)
 
-    assert (end["exit_code"], end["failure_class"]) == (None, "platform")
+    assert (end["exit_code"], end["failure_class"]) == (None, "user_code")
     assert [event.kind for event in followed.events] == [EventKind.STARTED, EventKind.EXITED, EventKind.GONE]
 
 
@@ -77,7 +77,7 @@ def test_runner_that_does_not_keep_the_limit_is_killed_by_the_agent(hostile_leas
 
     followed = hostile_leases.start(leases.lease(entrypoint=(program,), limit_ms=200, grace_ms=100))
 
-    assert followed.to_the_end(seconds=30)["failure_class"] == "platform"
+    assert followed.to_the_end(seconds=30)["failure_class"] == "time_limit"
 
 
 def test_runner_that_lives_on_after_its_end_is_killed(hostile_leases: Leases, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,6 +88,16 @@ def test_runner_that_lives_on_after_its_end_is_killed(hostile_leases: Leases, mo
     assert followed.to_the_end(seconds=30)["exit_code"] == 0
 
     assert machine_processes.sleeping("1000.03125") == []
+
+
+def test_silent_end_before_the_entrypoint_is_the_platform_s_unless_the_user_s_variables_were_in_use(hostile_leases: Leases) -> None:
+    specs = [
+        leases.lease(lease_id=f"silent-{number}", entrypoint=("pass",), env=env) for number, env in enumerate(({}, {"PYTHONPATH": "."}))
+    ]
+
+    ends = [hostile_leases.start(spec).to_the_end(seconds=30) for spec in specs]
+
+    assert [end["failure_class"] for end in ends] == ["platform", "environment"]
 
 
 def test_last_words_are_not_read_through_a_link_that_the_job_made(hostile_leases: Leases, tmp_path: Path) -> None:

@@ -40,6 +40,12 @@ while True:
     signal.pause()
 """
 
+KILLS_RAY = """
+import os, signal
+os.kill(os.getppid(), signal.SIGKILL)
+signal.pause()
+"""
+
 
 def python(program: str) -> tuple[str, ...]:
     return ("python", "-c", program)
@@ -103,6 +109,13 @@ def test_job_that_puts_pipes_in_the_runner_s_way_is_ended_all_the_same(plain_lea
     followed.sandbox.stop(grace_ms=60_000)
 
     assert followed.to_the_end(seconds=30)["exit_code"] == 7
+
+
+def test_job_that_ends_its_ray_ends_as_its_own_failure(plain_leases: Leases) -> None:
+    end = plain_leases.start(leases.lease(entrypoint=python(KILLS_RAY))).to_the_end(seconds=30)
+
+    assert (end["failure_class"], end["was_stopped"]) == ("user_code", False)
+    assert end["message"].startswith("Ray ended with -9 while the lease was open")
 
 
 def test_kill_needs_no_answer_of_the_lease(plain_leases: Leases) -> None:

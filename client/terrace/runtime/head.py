@@ -47,9 +47,9 @@ def free_ports() -> Ports:
 
 
 def start_command(lease: Mapping[str, Any], ports: Ports) -> list[str]:
-    """Return the command of the head. `--block` keeps it our child, so its end is seen."""
+    """Return the command of the head. `--block` keeps it our child, so its end is seen; -P keeps the working directory's modules out."""
     return [
-        *(lease["python"], "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"),
+        *(lease["python"], "-P", "-m", "ray.scripts.scripts", "start", "--head", "--block", "--disable-usage-stats"),
         f"--num-cpus={max(1, lease['cpu_milli'] // MILLI)}",
         f"--num-gpus={len(lease['visible_devices'])}",
         f"--memory={lease['memory_bytes']}",

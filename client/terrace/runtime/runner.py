@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from terrace.runtime import head, members, verdict
+from terrace.runtime import before_start, head, members, verdict
 from terrace.runtime.channel import Channel
 from terrace.runtime.cluster import Cluster
 from terrace.runtime.jobs_api import JobsApi
@@ -37,6 +37,7 @@ CHUNKS_PER_TICK_MAX = 32
 # Ray's own services, which the lease's memory is not meant for.
 RAY_MEMORY_BYTES = 1536 * 1024 * 1024
 MIB = 1024 * 1024
+PID_BYTES_MAX, PID_MAX = 32, 1 << 22
 
 
 class Runner:
@@ -59,6 +60,9 @@ class Runner:
         self._is_ready = self._is_stopped = self._is_over_time = self._is_over_memory = False
         self._is_started = False
         self._error: str | None = None
+        self._users_part = before_start.users_part(
+            lease["env"], has_requirements=overlay.exists(), work_dir=Path.cwd(), job_python=Path(lease["job_python"])
+        )
         self._selector = selectors.DefaultSelector()
         self._ports = head.Ports() if lease["isolation"] == "namespaces" else head.free_ports()
 
@@ -68,6 +72,8 @@ class Runner:
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._wake_reader.setblocking(False)
         self._wake_writer.setblocking(False)
+        self._pid_file = os.open(head.pid_file(self._run_dir), os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._untouched = os.fstat(self._pid_file).st_ctime_ns
         self._reports = Reports(head.progress_socket(self._run_dir))
         for source in (self._channel, self._wake_reader, self._reports):
             self._selector.register(source, selectors.EVENT_READ)
@@ -124,10 +130,9 @@ class Runner:
     def _look_for_entrypoint(self) -> None:
         if self._is_started:
             return
-        with contextlib.suppress(FileNotFoundError, ValueError):
-            text = head.pid_file(self._run_dir).read_text()
-            if text.endswith("\n"):
-                pid = int(text)
+        with contextlib.suppress(ValueError):
+            text = os.pread(self._pid_file, PID_BYTES_MAX, 0)  # by the descriptor: the name is in users' hands
+            if text.endswith(b"\n") and 0 < (pid := int(text)) <= PID_MAX:
                 self._is_started = True
                 self._deadline = time.monotonic() + self._lease["limit_ms"] / 1000
                 if self._lease["isolation"] != "namespaces":  # only now is every part of Ray up
@@ -228,7 +233,9 @@ class Runner:
                 is_over_memory=self._is_over_memory,
                 kernel_memory_kills=members.kernel_memory_kills() - self._kernel_kills,
                 output_tail=self._output.tail(),
-                platform_error=error,
+                cluster_error=error,
+                has_run=self._is_started or os.fstat(self._pid_file).st_ctime_ns != self._untouched,
+                users_part=self._users_part,
             )
         )
         self._reports.pass_on(self._channel, is_final=True)
