@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,15 @@ from terrace.cli import reference
 from terrace.models.fleet import FlavorAnswer, NodeAnswer, PriceAnswer, QuotaAnswer
 from terrace.models.jobs import EstimateAnswer, EventAnswer, JobAnswer, JobDetail, LogPiece
 from terrace.models.people import Identity, KeyAnswer, KeyCreated, ProjectAnswer, TenantAnswer, UserAnswer
+from terrace.models.scheduling import (
+    CohortAnswer,
+    MaintenanceAnswer,
+    PolicyAnswer,
+    QuotaImportAnswer,
+    QuotaNodeAnswer,
+    QuotaTreeAnswer,
+    ReservationAnswer,
+)
 from terrace.models.usage import UsageReport
 from tests.client.command import Ended, Terrace
 from tests.client.service import NODE, Service
@@ -46,7 +56,26 @@ COMMANDS: dict[str, tuple[str, list[str], Any]] = {
     "ops key list": ("operator", [], list[KeyAnswer]),
     "ops key revoke": ("operator", ["KEY"], KeyAnswer),
     "ops quota set": ("operator", ["acme", "h200", "4"], QuotaAnswer),
+    "ops quota get": ("operator", ["acme"], QuotaNodeAnswer),
     "ops quota list": ("operator", [], list[QuotaAnswer]),
+    "ops quota tree": ("operator", [], QuotaTreeAnswer),
+    "ops quota import": ("operator", ["queues.yaml", "--dry-run"], QuotaImportAnswer),
+    "ops cohort create": ("operator", ["c1"], CohortAnswer),
+    "ops cohort set": ("operator", ["fleet", "--weight", "2"], CohortAnswer),
+    "ops cohort delete": ("operator", ["c1"], CohortAnswer),
+    "ops cohort list": ("operator", [], list[CohortAnswer]),
+    "ops reservation create": (
+        "operator",
+        ["r1", "--tenant", "acme", "--flavor", "h200", "--gpus", "1", "--from", "1h", "--to", "2h"],
+        ReservationAnswer,
+    ),
+    "ops reservation cancel": ("operator", ["r1"], ReservationAnswer),
+    "ops reservation list": ("operator", [], list[ReservationAnswer]),
+    "ops maintenance create": ("operator", ["m1", "--node", NODE, "--from", "1h", "--to", "2h"], MaintenanceAnswer),
+    "ops maintenance cancel": ("operator", ["m1"], MaintenanceAnswer),
+    "ops maintenance list": ("operator", [], list[MaintenanceAnswer]),
+    "ops policy get": ("operator", [], PolicyAnswer),
+    "ops policy set": ("operator", ["--min-runtime", "10m"], PolicyAnswer),
     "ops node create": ("operator", ["n1"], NodeAnswer),
     "ops node set": ("operator", [NODE, "--uncordon"], NodeAnswer),
     "ops node show": ("operator", [NODE], NodeAnswer),
@@ -58,6 +87,17 @@ COMMANDS: dict[str, tuple[str, list[str], Any]] = {
 
 def test_no_command_is_missing_here() -> None:
     assert [path.removeprefix("terrace ") for path, _ in reference.commands()] == list(COMMANDS)
+
+
+QUEUES = """apiVersion: kueue.x-k8s.io/v1beta2
+kind: ClusterQueue
+metadata: {name: acme}
+spec:
+  namespaceSelector: {}
+  resourceGroups:
+  - coveredResources: [nvidia.com/gpu]
+    flavors: [{name: h200, resources: [{name: nvidia.com/gpu, nominalQuota: 5}]}]
+"""
 
 
 class People:
@@ -74,6 +114,7 @@ class People:
             command.ok("wait", self.job)
         service.step()
         self.key = service.operator.create_key().id
+        Path("queues.yaml").write_text(QUEUES)
 
     def run(self, name: str, form: str) -> Ended:
         who, arguments, _ = COMMANDS[name]

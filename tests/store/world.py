@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from domain.jobs import Shape
-from store import fleet, identity, jobs, leader, leases, plans, quotas, seed
+from store import binding, fleet, identity, jobs, leader, leases, plans, quotas, seed
 from store.agent_reports import AcceptReports, Output, Seen
 from store.engine import Store
 from store.job_reads import AttemptView, JobView, JobWithAttempts
@@ -49,7 +49,7 @@ class World:
             self.quota(name, gpus)
         return f"ten_{name}"
 
-    def quota(self, tenant: str, gpus: int, **fields: Any) -> quotas.QuotaView:
+    def quota(self, tenant: str | None, gpus: int, **fields: Any) -> quotas.QuotaView:
         """Give a tenant a quota of h200 from now on."""
         given: dict[str, Any] = {
             "borrowing_limit": None,
@@ -111,16 +111,16 @@ class World:
         assert self._fence is not None
         return self._fence
 
-    def start(self, job: str, *, on: Sequence[tuple[str, int]], lease: str | None = None, attempt: int = 1) -> plans.StartToBind:
+    def start(self, job: str, *, on: Sequence[tuple[str, int]], lease: str | None = None, attempt: int = 1) -> binding.StartToBind:
         """Return the start of a job with one replica on the devices (node, index), as a plan would name it."""
-        slices = [plans.SliceToBind(0, f"nod_{node}", f"GPU-{node}-{index}", 1_000) for node, index in on]
+        slices = [binding.SliceToBind(0, f"nod_{node}", f"GPU-{node}-{index}", 1_000) for node, index in on]
         nodes = [slice_.node_id for slice_ in slices[:1]]
-        return plans.StartToBind(lease or self.new("lea"), "token", job, attempt, "h200", 1_000 * len(slices), slices, nodes)
+        return binding.StartToBind(lease or self.new("lea"), "token", job, attempt, "h200", 1_000 * len(slices), slices, nodes, on[0][:1])
 
-    def bind(self, *starts: plans.StartToBind) -> tuple[str, ...]:
+    def bind(self, *starts: binding.StartToBind) -> tuple[str, ...]:
         """Apply starts as the leading scheduler; return the leases that were bound."""
-        bound: tuple[str, ...] = self.run(plans.ApplyPlan(self.fence, self.now_ms, starts)).bound
-        return bound
+        bound = self.run(plans.ApplyPlan(self.fence, self.now_ms, starts)).bound
+        return tuple(lease.id for lease in bound)
 
     def lease(self, job: str, *, on: Sequence[tuple[str, int]], attempt: int = 1) -> str:
         """Start a job and return its lease."""

@@ -1,7 +1,8 @@
-"""The commands of an operator: tenants, projects, users, keys, quotas, nodes and prices.
+"""The commands of an operator: tenants, projects, users, keys, nodes and prices; and where the others of `ops` are.
 
 Each fetches and hands the answer to the session's output. What a key may do is the service's decision; a tenant's admin may use some of
-these too. Amounts are typed as people say them (GPUs, CPUs, GiB, money) and sent as integers.
+these too. Amounts are typed as people say them (money, weights) and sent as integers. Quotas and cohorts are in quota_commands.py, the
+calendar and the policy in calendar_commands.py.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from typing import Annotated
 import typer
 
 from terrace import units
-from terrace.cli import moments
+from terrace.cli import calendar_commands, moments, quota_commands
 from terrace.cli.moments import Direction
 from terrace.cli.session import Session, command, group
 from terrace.models.people import Role
 from terrace.sdk.errors import InputError
+from terrace.sdk.scheduling import KEEP
 
 TenantName = Annotated[str, typer.Argument(metavar="TENANT", help="Name of a tenant.")]
 OfTenant = Annotated[str | None, typer.Option("--tenant", help="Name of the tenant.")]
@@ -34,7 +36,9 @@ def register(app: typer.Typer) -> None:
         for verb, function in commands.items():
             command(nouns, verb)(function)
         ops.add_typer(nouns, name=name, help=help_text)
-    app.add_typer(ops, name="ops", help="Operate the service: tenants, people, quotas, nodes, prices.", rich_help_panel="Operators")
+    app.add_typer(
+        ops, name="ops", help="Operate the service: tenants, people, quotas, the calendar, nodes, prices.", rich_help_panel="Operators"
+    )
 
 
 def create_tenant(
@@ -55,11 +59,16 @@ def set_tenant(
     suspend: Annotated[
         bool | None, typer.Option("--suspend/--resume", help="Stop its keys from working, or let them work again.", show_default=False)
     ] = None,
+    cohort: Annotated[str | None, typer.Option(help="Move it to this cohort.")] = None,
+    no_cohort: Annotated[bool, typer.Option("--no-cohort", help="Take it out of its cohort.")] = False,
 ) -> None:
     """Change a tenant; what is not named stays."""
-    _need_one(weight=weight, suspend=suspend)
+    if cohort is not None and no_cohort:
+        raise InputError("no-cohort", "--cohort and --no-cohort exclude each other")
+    _need_one(weight=weight, suspend=suspend, cohort=cohort, no_cohort=no_cohort or None)
     weight_milli = None if weight is None else units.cpu_milli("weight", weight)
-    session.output.tenant(session.client.set_tenant(name, weight_milli=weight_milli, is_suspended=suspend))
+    parent = None if no_cohort else KEEP if cohort is None else cohort
+    session.output.tenant(session.client.set_tenant(name, weight_milli=weight_milli, is_suspended=suspend, parent=parent))
 
 
 def list_tenants(session: Session) -> None:
@@ -139,36 +148,6 @@ def revoke_key(session: Session, key_id: Annotated[str, typer.Argument(metavar="
     session.output.key_revoked(session.client.revoke_key(key_id))
 
 
-def set_quota(
-    session: Session,
-    tenant: TenantName,
-    resource: Annotated[str, typer.Argument(metavar="RESOURCE", help="A GPU model, cpu, or memory.")],
-    amount: Annotated[str, typer.Argument(metavar="AMOUNT", help="GPUs or CPUs such as 4 or 0.5; memory such as 64GiB.")],
-    project: Annotated[str | None, typer.Option(help="Quota of one project.")] = None,
-    borrow: Annotated[str | None, typer.Option(metavar="AMOUNT", help="How much more may be borrowed. (default: no bound)")] = None,
-    lend: Annotated[str | None, typer.Option(metavar="AMOUNT", help="How much may be lent. (default: all)")] = None,
-    start: Annotated[str | None, typer.Option("--from", metavar="TIME", help="Valid from. (default: now)")] = None,
-    until: Annotated[str | None, typer.Option(metavar="TIME", help="Valid until. (default: without end)")] = None,
-) -> None:
-    """Set what a tenant may hold at once. Cutting it below what is held stops nothing."""
-    quota = session.client.set_quota(
-        tenant,
-        resource,
-        nominal=_amount("amount", resource, amount),
-        project=project,
-        borrowing_limit=None if borrow is None else _amount("borrow", resource, borrow),
-        lending_limit=None if lend is None else _amount("lend", resource, lend),
-        valid_from=moments.read("from", start, Direction.AHEAD),
-        valid_until=moments.read("until", until, Direction.AHEAD),
-    )
-    session.output.quota_set(quota)
-
-
-def list_quotas(session: Session, tenant: OfTenant = None) -> None:
-    """Show quotas, what is held and what is queued against them."""
-    session.output.quotas(session.client.quota(tenant))
-
-
 def create_node(
     session: Session,
     name: NodeName,
@@ -189,10 +168,26 @@ def set_node(
         bool | None,
         typer.Option("--drain/--undrain", help="Cordon it and queue the jobs on it again; undo it.", show_default=False),
     ] = None,
+    label: Annotated[list[str] | None, typer.Option(metavar="K=V", help="Add or change a label; repeat for more.")] = None,
+    unlabel: Annotated[list[str] | None, typer.Option(metavar="K", help="Take a label away; repeat for more.")] = None,
+    taint: Annotated[
+        list[str] | None, typer.Option(metavar="T", help="Only jobs that tolerate it are placed there; repeat for more. Replaces all.")
+    ] = None,
+    no_taints: Annotated[bool, typer.Option("--no-taints", help="Take all taints away.")] = False,
+    rack: Annotated[str | None, typer.Option(help="Rack.")] = None,
+    no_rack: Annotated[bool, typer.Option("--no-rack", help="It stands in no rack.")] = False,
 ) -> None:
-    """Cordon or drain a node, or undo it."""
-    _need_one(cordon=cordon, drain=drain)
-    session.output.node(session.client.set_node(name, is_cordoned=cordon, is_draining=drain))
+    """Cordon or drain a node, or undo it; label it, taint it, or say which rack it stands in."""
+    _exclude(taint=taint, no_taints=no_taints)
+    _exclude(rack=rack, no_rack=no_rack)
+    labels: dict[str, str | None] = dict.fromkeys(unlabel or [])
+    labels |= {key: value for key, _, value in (item.partition("=") for item in label or [])}
+    taints = [] if no_taints else taint or None
+    _need_one(cordon=cordon, drain=drain, label=labels or None, taint=taints, rack=rack or no_rack or None)
+    place = None if no_rack else KEEP if rack is None else rack
+    session.output.node(
+        session.client.set_node(name, is_cordoned=cordon, is_draining=drain, labels=labels or None, taints=taints, rack=place)
+    )
 
 
 def declare_node_gone(session: Session, name: NodeName) -> None:
@@ -228,15 +223,17 @@ def list_prices(session: Session) -> None:
     session.output.prices(session.client.prices())
 
 
-def _amount(field: str, resource: str, text: str) -> int:
-    if resource == "memory":
-        return units.memory_bytes(field, text)
-    return units.cpu_milli(field, text) if resource == "cpu" else units.milli_gpu(field, text)
+def _exclude(**options: object) -> None:
+    if all(options.values()):
+        one, other = (f"--{name.replace('_', '-')}" for name in options)
+        raise InputError(list(options)[-1].replace("_", "-"), f"{one} and {other} exclude each other")
 
 
 def _need_one(**options: object) -> None:
     if all(value is None for value in options.values()):
-        raise InputError(next(iter(options)), f"nothing to change; name at least one of {', '.join('--' + name for name in options)}")
+        raise InputError(
+            next(iter(options)), f"nothing to change; name at least one of {', '.join('--' + name.replace('_', '-') for name in options)}"
+        )
 
 
 _GROUPS: tuple[tuple[str, str, dict[str, Callable[..., None]]], ...] = (
@@ -244,7 +241,46 @@ _GROUPS: tuple[tuple[str, str, dict[str, Callable[..., None]]], ...] = (
     ("project", "Bodies of work in a tenant.", {"create": create_project, "list": list_projects}),
     ("user", "People and service accounts.", {"create": create_user, "set": set_user, "list": list_users}),
     ("key", "API keys.", {"create": create_key, "list": list_keys, "revoke": revoke_key}),
-    ("quota", "What tenants may hold at once.", {"set": set_quota, "list": list_quotas}),
+    (
+        "quota",
+        "What tenants and cohorts may hold at once, and by which rules.",
+        {
+            "set": quota_commands.set_quota,
+            "get": quota_commands.get_quota,
+            "list": quota_commands.list_quotas,
+            "tree": quota_commands.show_tree,
+            "import": quota_commands.import_quotas,
+        },
+    ),
+    (
+        "cohort",
+        "Inner nodes of the quota tree.",
+        {
+            "create": quota_commands.create_cohort,
+            "set": quota_commands.set_cohort,
+            "delete": quota_commands.delete_cohort,
+            "list": quota_commands.list_cohorts,
+        },
+    ),
+    (
+        "reservation",
+        "GPUs set aside for a tenant in a window.",
+        {
+            "create": calendar_commands.create_reservation,
+            "cancel": calendar_commands.cancel_reservation,
+            "list": calendar_commands.list_reservations,
+        },
+    ),
+    (
+        "maintenance",
+        "Windows in which nodes rest.",
+        {
+            "create": calendar_commands.create_maintenance,
+            "cancel": calendar_commands.cancel_maintenance,
+            "list": calendar_commands.list_maintenance,
+        },
+    ),
+    ("policy", "How the scheduler chooses.", {"get": calendar_commands.get_policy, "set": calendar_commands.set_policy}),
     ("node", "Machines.", {"create": create_node, "set": set_node, "gone": declare_node_gone, "show": show_node, "list": list_nodes}),
     ("price", "List prices.", {"set": set_price, "list": list_prices}),
 )

@@ -18,6 +18,16 @@ from terrace.cli.text import printable, write, write_now
 from terrace.models.fleet import FlavorAnswer, NodeAnswer, PriceAnswer, QuotaAnswer
 from terrace.models.jobs import EstimateAnswer, EventAnswer, JobAnswer, JobDetail, LogPiece
 from terrace.models.people import Identity, KeyAnswer, KeyCreated, ProjectAnswer, TenantAnswer, UserAnswer
+from terrace.models.scheduling import (
+    CohortAnswer,
+    MaintenanceAnswer,
+    PolicyAnswer,
+    QuotaImportAnswer,
+    QuotaNodeAnswer,
+    QuotaTreeAnswer,
+    ReservationAnswer,
+    RulesAnswer,
+)
 from terrace.models.usage import UsageReport
 
 
@@ -138,6 +148,54 @@ class Output(ABC):
     def price(self, price: PriceAnswer) -> None:
         """A price that was just set."""
 
+    @abstractmethod
+    def rules(self, rules: RulesAnswer) -> None:
+        """Rules that were changed."""
+
+    @abstractmethod
+    def quota_node(self, node: QuotaNodeAnswer) -> None:
+        """A node of the quota tree."""
+
+    @abstractmethod
+    def quota_tree(self, tree: QuotaTreeAnswer) -> None:
+        """The quota tree."""
+
+    @abstractmethod
+    def quota_import(self, answer: QuotaImportAnswer) -> None:
+        """What an import does, or did."""
+
+    @abstractmethod
+    def cohort(self, cohort: CohortAnswer) -> None:
+        """A cohort that was made or changed."""
+
+    @abstractmethod
+    def cohort_deleted(self, cohort: CohortAnswer) -> None:
+        """A cohort that is gone."""
+
+    @abstractmethod
+    def cohorts(self, cohorts: Sequence[CohortAnswer]) -> None:
+        """A listing of cohorts."""
+
+    @abstractmethod
+    def reservation(self, reservation: ReservationAnswer) -> None:
+        """A capacity reservation that was made or cancelled."""
+
+    @abstractmethod
+    def reservations(self, reservations: Sequence[ReservationAnswer]) -> None:
+        """A listing of capacity reservations."""
+
+    @abstractmethod
+    def maintenance(self, window: MaintenanceAnswer) -> None:
+        """A maintenance window that was made or cancelled."""
+
+    @abstractmethod
+    def maintenance_windows(self, windows: Sequence[MaintenanceAnswer]) -> None:
+        """A listing of maintenance windows."""
+
+    @abstractmethod
+    def policy(self, policy: PolicyAnswer) -> None:
+        """The scheduling policy."""
+
 
 class JsonOutput(Output):
     """One JSON document per command; one per line for streams."""
@@ -237,6 +295,42 @@ class JsonOutput(Output):
     def price(self, price: PriceAnswer) -> None:
         self._one(price)
 
+    def rules(self, rules: RulesAnswer) -> None:
+        self._one(rules)
+
+    def quota_node(self, node: QuotaNodeAnswer) -> None:
+        self._one(node)
+
+    def quota_tree(self, tree: QuotaTreeAnswer) -> None:
+        self._one(tree)
+
+    def quota_import(self, answer: QuotaImportAnswer) -> None:
+        self._one(answer)
+
+    def cohort(self, cohort: CohortAnswer) -> None:
+        self._one(cohort)
+
+    def cohort_deleted(self, cohort: CohortAnswer) -> None:
+        self._one(cohort)
+
+    def cohorts(self, cohorts: Sequence[CohortAnswer]) -> None:
+        self._many(cohorts)
+
+    def reservation(self, reservation: ReservationAnswer) -> None:
+        self._one(reservation)
+
+    def reservations(self, reservations: Sequence[ReservationAnswer]) -> None:
+        self._many(reservations)
+
+    def maintenance(self, window: MaintenanceAnswer) -> None:
+        self._one(window)
+
+    def maintenance_windows(self, windows: Sequence[MaintenanceAnswer]) -> None:
+        self._many(windows)
+
+    def policy(self, policy: PolicyAnswer) -> None:
+        self._one(policy)
+
 
 class QuietOutput(Output):
     """Only what a script needs next, one per line."""
@@ -331,3 +425,39 @@ class QuietOutput(Output):
 
     def price(self, price: PriceAnswer) -> None:
         self._ids([price.id])
+
+    def rules(self, rules: RulesAnswer) -> None:
+        self._ids([rules.tenant])
+
+    def quota_node(self, node: QuotaNodeAnswer) -> None:
+        self._ids([node.name])
+
+    def quota_tree(self, tree: QuotaTreeAnswer) -> None:
+        self._ids(node.name for node in tree.nodes)
+
+    def quota_import(self, answer: QuotaImportAnswer) -> None:
+        self._ids(dict.fromkeys(change.name for change in answer.changes))
+
+    def cohort(self, cohort: CohortAnswer) -> None:
+        self._ids([cohort.name])
+
+    def cohort_deleted(self, cohort: CohortAnswer) -> None:
+        self._ids([cohort.name])
+
+    def cohorts(self, cohorts: Sequence[CohortAnswer]) -> None:
+        self._ids(cohort.name for cohort in cohorts)
+
+    def reservation(self, reservation: ReservationAnswer) -> None:
+        self._ids([reservation.name])
+
+    def reservations(self, reservations: Sequence[ReservationAnswer]) -> None:
+        self._ids(item.name for item in reservations)
+
+    def maintenance(self, window: MaintenanceAnswer) -> None:
+        self._ids([window.name])
+
+    def maintenance_windows(self, windows: Sequence[MaintenanceAnswer]) -> None:
+        self._ids(window.name for window in windows)
+
+    def policy(self, policy: PolicyAnswer) -> None:
+        self._ids(policy.chosen)

@@ -13,11 +13,22 @@ from datetime import datetime
 from typing import Any
 
 from terrace import reasons, units
+from terrace.cli import scheduling_tables
 from terrace.cli.output import Output
 from terrace.cli.text import Grid, printable, write, write_grid, write_now
 from terrace.models.fleet import FlavorAnswer, NodeAnswer, PriceAnswer, QuotaAnswer
 from terrace.models.jobs import AttemptAnswer, EstimateAnswer, EventAnswer, JobAnswer, JobDetail, JobState, LogPiece
 from terrace.models.people import Identity, KeyAnswer, KeyCreated, ProjectAnswer, TenantAnswer, UserAnswer
+from terrace.models.scheduling import (
+    CohortAnswer,
+    MaintenanceAnswer,
+    PolicyAnswer,
+    QuotaImportAnswer,
+    QuotaNodeAnswer,
+    QuotaTreeAnswer,
+    ReservationAnswer,
+    RulesAnswer,
+)
 from terrace.models.usage import UsageReport, UsageRow
 
 NOTHING = "-"
@@ -224,6 +235,51 @@ class TableOutput(Output):
 
     def price(self, price: PriceAnswer) -> None:
         say(f"{price.flavor}: {units.price(price.units_per_hour, price.currency)} per slice and hour from {moment(price.valid_from)}")
+
+    def rules(self, rules: RulesAnswer) -> None:
+        say("/".join(name for name in (rules.tenant, rules.project) if name is not None))
+        for line in scheduling_tables.rules_lines(rules):
+            say(f"  {line}")
+
+    def quota_node(self, node: QuotaNodeAnswer) -> None:
+        for line in scheduling_tables.node_lines(node):
+            say(line)
+        write_grid(scheduling_tables.node_grid(node))
+
+    def quota_tree(self, tree: QuotaTreeAnswer) -> None:
+        write_grid(scheduling_tables.tree(tree.nodes))
+
+    def quota_import(self, answer: QuotaImportAnswer) -> None:
+        for line in scheduling_tables.import_lines(answer):
+            say(line)
+
+    def cohort(self, cohort: CohortAnswer) -> None:
+        below = f" below {cohort.parent}" if cohort.parent else ""
+        say(f"cohort {cohort.name}{below}, weight {units.gpus(cohort.weight_milli)}")
+
+    def cohort_deleted(self, cohort: CohortAnswer) -> None:
+        say(f"cohort {cohort.name} is gone.")
+
+    def cohorts(self, cohorts: Sequence[CohortAnswer]) -> None:
+        grid = Grid(["cohort", "below", "weight"], frozenset({"weight"}))
+        for cohort in cohorts:
+            grid.add(cohort.name, cohort.parent or NOTHING, units.gpus(cohort.weight_milli))
+        write_grid(grid)
+
+    def reservation(self, reservation: ReservationAnswer) -> None:
+        write_grid(scheduling_tables.reservations([reservation]))
+
+    def reservations(self, reservations: Sequence[ReservationAnswer]) -> None:
+        write_grid(scheduling_tables.reservations(reservations))
+
+    def maintenance(self, window: MaintenanceAnswer) -> None:
+        write_grid(scheduling_tables.maintenance([window]))
+
+    def maintenance_windows(self, windows: Sequence[MaintenanceAnswer]) -> None:
+        write_grid(scheduling_tables.maintenance(windows))
+
+    def policy(self, policy: PolicyAnswer) -> None:
+        write_grid(scheduling_tables.policy(policy))
 
 
 def say(line: str) -> None:

@@ -70,10 +70,25 @@ class SchedulingVerbs:
         return self._wire.act("DELETE", path_of("v1", "cohorts", name), CohortAnswer)
 
     def set_cohort_quota(
-        self, cohort: str, resource: str, *, nominal: int, borrowing_limit: int | None = None, lending_limit: int | None = None
+        self,
+        cohort: str,
+        resource: str,
+        *,
+        nominal: int,
+        borrowing_limit: int | None = None,
+        lending_limit: int | None = None,
+        valid_from: datetime | None = None,
+        valid_until: datetime | None = None,
     ) -> QuotaAnswer:
-        """Set what a cohort owns from now on, for all below it."""
-        body = QuotaSet(resource=resource, nominal=nominal, borrowing_limit=borrowing_limit, lending_limit=lending_limit)
+        """Set what a cohort owns, for all below it: from now on, or in a span of time."""
+        body = QuotaSet(
+            resource=resource,
+            nominal=nominal,
+            borrowing_limit=borrowing_limit,
+            lending_limit=lending_limit,
+            valid_from=valid_from,
+            valid_until=valid_until,
+        )
         return self._wire.act("PUT", path_of("v1", "cohorts", cohort, "quota"), QuotaAnswer, body)
 
     def quota_tree(self) -> QuotaTreeAnswer:
