@@ -78,7 +78,7 @@ def create_app(store: Store, settings: ApiSettings) -> FastAPI:
 
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    task = asyncio.create_task(upkeep.run(app.state.store, app.state.uploads))
+    task = asyncio.create_task(upkeep.run(app.state.store, app.state.uploads, app.state.settings.retention))
     try:
         yield
     finally:

@@ -67,9 +67,36 @@ class Uploads:
         """End the threads."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
+    def old_files(self) -> list[tuple[str, str]]:
+        """Return (tenant identifier, SHA-256) of every file that no upload under way can have made. Blocking."""
+        oldest_seconds = self._oldest_seconds()
+        paths = (path for path in self._directory.glob("*/*") if not path.name.startswith("."))
+        return [(path.parent.name, path.name) for path in paths if path.stat().st_mtime < oldest_seconds]
+
+    def remove(self, tenant_id: str, sha256: str) -> None:
+        """Delete the file of an archive that has no row any more, unless somebody uploaded it again just now. Blocking."""
+        path = path_of(self._directory, tenant_id, sha256)
+        aside = path.with_name(f".{secrets.token_hex(8)}{PART_SUFFIX}")
+        try:
+            path.rename(aside)  # whatever lies there now, and nothing that comes after
+        except FileNotFoundError:
+            return
+        if aside.stat().st_mtime >= self._oldest_seconds():
+            aside.rename(path)
+        else:
+            aside.unlink()
+
+    async def withdraw(self, tenant_id: str, sha256: str) -> None:
+        """Delete a file that was taken and then refused its row."""
+        path = path_of(self._directory, tenant_id, sha256)
+        await self._in_thread(lambda: path.unlink(missing_ok=True))
+
+    def _oldest_seconds(self) -> float:
+        return clock.now_ms() / 1_000 - 2 * self._settings.archive.upload_seconds_maximum
+
     def sweep(self) -> None:
         """Delete what uploads left behind that a crash interrupted: parts older than any upload can be. Blocking."""
-        oldest_seconds = clock.now_ms() / 1_000 - 2 * self._settings.archive.upload_seconds_maximum
+        oldest_seconds = self._oldest_seconds()
         for part in self._directory.glob(f"*/.*{PART_SUFFIX}"):
             if part.stat().st_mtime < oldest_seconds:
                 part.unlink(missing_ok=True)

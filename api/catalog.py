@@ -6,9 +6,11 @@ Owns the ages. An acceptance may rest on a catalog as old as `catalog_seconds`; 
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from typing import TypeVar
+from weakref import WeakValueDictionary
 
 from api import clock
 from api.settings import ApiSettings
@@ -30,6 +32,8 @@ class Catalogs:
         self._fleet: tuple[float, FleetCatalog] | None = None
         self._tenants: OrderedDict[str, tuple[float, TenantCatalog]] = OrderedDict()
         self._open_jobs: OrderedDict[str, tuple[float, int]] = OrderedDict()
+        self._on_their_way: Counter[str] = Counter()
+        self._counting: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def fleet(self, *, is_fresh: bool = False) -> FleetCatalog:
         """Return the fleet's part."""
@@ -47,20 +51,37 @@ class Catalogs:
             _keep(self._tenants, tenant_id, known)
         return known[1]
 
-    async def count_open_jobs(self, tenant_id: str, new_jobs: int) -> int:
-        """Return how many jobs the tenant would have open with `new_jobs` more, and count them as accepted from now on.
+    async def reserve_jobs(self, tenant_id: str, new_jobs: int) -> bool:
+        """Say whether the tenant may have `new_jobs` more open, and count them from now on; the caller settles them once they are durable.
 
-        Counted anew every `catalog_seconds`; exact but for what ended, and what other replicas accepted, since.
+        Counted anew every `catalog_seconds`; exact but for what ended, and what other replicas accepted, since. What is on its way to the
+        database while it is counted may count twice until the next time, never not at all.
         """
-        now = time.monotonic()
         known = self._open_jobs.get(tenant_id)
-        if known is None or now - known[0] >= self._seconds:
-            counted = await self._store.read(OpenJobs(tenant_id, self._open_jobs_maximum))
-            known = (now, counted)
-        total = known[1] + new_jobs
-        if total <= self._open_jobs_maximum:
-            _keep(self._open_jobs, tenant_id, (known[0], total))
-        return total
+        if known is None or time.monotonic() - known[0] >= self._seconds:
+            lock = self._counting.setdefault(tenant_id, asyncio.Lock())
+            async with lock:
+                known = self._open_jobs.get(tenant_id)
+                if known is None or time.monotonic() - known[0] >= self._seconds:
+                    known = await self._count_jobs(tenant_id)
+        total = known[1] + new_jobs  # from here on nothing else runs in between, so requests at once see one another
+        if total > self._open_jobs_maximum:
+            return False
+        _keep(self._open_jobs, tenant_id, (known[0], total))
+        self._on_their_way[tenant_id] += new_jobs
+        return True
+
+    def settle_jobs(self, tenant_id: str, new_jobs: int) -> None:
+        """Forget what was reserved: it is in the database now, or refused."""
+        self._on_their_way[tenant_id] -= new_jobs
+        if not self._on_their_way[tenant_id]:
+            del self._on_their_way[tenant_id]
+
+    async def _count_jobs(self, tenant_id: str) -> tuple[float, int]:
+        now, on_their_way = time.monotonic(), self._on_their_way[tenant_id]
+        known = (now, on_their_way + await self._store.read(OpenJobs(tenant_id, self._open_jobs_maximum)))
+        _keep(self._open_jobs, tenant_id, known)
+        return known
 
 
 def _keep(kept: OrderedDict[str, T], key: str, value: T) -> None:

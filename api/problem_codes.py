@@ -103,6 +103,7 @@ CODES: dict[str, Meaning] = {
     "archive_malformed": Meaning(422, "The body is not a gzipped tar archive."),
     "archive_member_kind": Meaning(422, "A member is neither a file nor a directory: links and devices are not taken."),
     "archive_member_path": Meaning(422, "A member's path is absolute, leaves the directory, or is too long."),
+    "archive_quota_exceeded": Meaning(409, "The tenant keeps as many archives, or bytes of them, as it may."),
     "archive_ratio": Meaning(422, "The archive unpacks to too many times its size."),
     "archive_too_many_members": Meaning(422, "The archive has too many members."),
     "archive_unpacks_too_large": Meaning(422, "The archive unpacks to more bytes than is allowed."),

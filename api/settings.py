@@ -21,9 +21,21 @@ class ArchiveLimits:
     ratio_maximum: int = 200  # unpacked bytes per compressed byte
     ratio_floor_bytes: int = 16 * MEBIBYTE  # below this much, any ratio is harmless
     path_length_maximum: int = 1_024
+    bytes_per_tenant_maximum: int = 20 * 1_024 * MEBIBYTE  # of all archives that one tenant keeps; operators
+    archives_per_tenant_maximum: int = 10_000  # that one tenant keeps; operators
     uploads_maximum: int = 16  # received at once in one process, each with a thread
     uploads_per_tenant_maximum: int = 4  # of those, of one tenant
     upload_seconds_maximum: float = 600.0  # of receiving one
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """How many days something is kept that nobody needs any more; 0 keeps it for ever. Jobs, leases and usage lines are always kept."""
+
+    archive_days: int = 30  # since no job that names the archive was open; operators of small disks
+    log_days: int = 90  # output, since its attempt ended; operators
+    event_days: int = 400  # events of jobs and leases; those of an operator's changes are kept for ever; operators
+    observation_days: int = 30  # what agents saw, since it was applied; nobody needs to
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +48,7 @@ class ApiSettings:
     service_version: str = "0.1.0"
     body_bytes_maximum: int = 8 * MEBIBYTE  # of any body but an archive; operators
     archive: ArchiveLimits = ArchiveLimits()
+    retention: Retention = Retention()
     gangs_span_nodes: bool = False  # whether the scheduler places a gang over several nodes; the same there (SchedulerSettings.policy)
     open_jobs_maximum: int = 50_000  # of one tenant, not yet ended; operators
     estimates_per_minute: int = 120  # of one tenant; operators

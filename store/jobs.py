@@ -47,7 +47,9 @@ _insert_job = hot.insert_into(_job, _JOB_COLUMNS)
 _insert_event = hot.insert_into(_event, ("at_ms", "kind", "tenant_id", "job_id", "data"))
 _ANSWER_COLUMNS = tuple(ClassAnswer.__dataclass_fields__)
 _answer = hot.HotStatement(("id",), lambda _: select(*(_class.c[name] for name in _ANSWER_COLUMNS)).where(_class.c.id == bindparam("id")))
-_archives = select(_blob.c.sha256).where(_blob.c.tenant_id == bindparam("tenant"), _blob.c.sha256.in_(bindparam("wanted", expanding=True)))
+_wanted = (_blob.c.tenant_id == bindparam("tenant"), _blob.c.sha256.in_(bindparam("wanted", expanding=True)))
+# Held until the commit, so that store/archives.py does not forget an archive that a job on its way names.
+_archives = select(_blob.c.sha256).where(*_wanted).order_by(_blob.c.sha256).with_for_update(read=True, key_share=True)
 _move = (
     update(_job)
     .where(_job.c.id == bindparam("job"), _job.c.version == bindparam("seen"))

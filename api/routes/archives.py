@@ -15,10 +15,10 @@ from api import archives, clock, problem_codes, routing
 from api.archives import Uploads
 from api.permissions import Needs
 from api.routes.agents import Agent, check_node
-from store.archives import ArchiveSize, RecordArchive
+from store.archives import ArchiveSize, KeptArchives, RecordArchive, Room
 from store.assignments import HasLeaseOf
 from store.engine import Store
-from store.errors import InvalidError, NotFoundError
+from store.errors import ConflictError, InvalidError, NotFoundError
 from store.identity import Principal
 from terrace.models.jobs import ArchiveAnswer
 
@@ -29,8 +29,9 @@ Sha256 = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$", description="SHA-256 of 
 TenantId = Annotated[str, Path(pattern=r"^[a-z]{2,8}_[0-9a-z]{20}$")]
 _GZIP = {"application/gzip": {"schema": {"type": "string", "contentMediaType": "application/gzip"}}}
 _REFUSALS = problem_codes.responses(
-    "no_tenant", "archive_too_large", "archive_hash_differs", "archive_header_too_large", "archive_malformed", "archive_member_kind",
-    "archive_member_path", "archive_ratio", "archive_too_many_members", "archive_unpacks_too_large", "too_many_uploads", "upload_too_slow",
+    "no_tenant", "archive_quota_exceeded", "archive_too_large", "archive_hash_differs", "archive_header_too_large", "archive_malformed",
+    "archive_member_kind", "archive_member_path", "archive_ratio", "archive_too_many_members", "archive_unpacks_too_large",
+    "too_many_uploads", "upload_too_slow",
     also={200: {"model": ArchiveAnswer, "description": "It was there already."}},
 )  # fmt: skip
 
@@ -47,13 +48,21 @@ async def upload_archive(request: Request, response: Response, principal: Writes
     store: Store = request.app.state.store
     uploads: Uploads = request.app.state.uploads
     tenant_id = _tenant_id(principal)
+    limits = request.app.state.settings.archive
+    room = Room(limits.bytes_per_tenant_maximum, limits.archives_per_tenant_maximum)
     known = await store.read(ArchiveSize(tenant_id, sha256))
     if known is not None:
         response.status_code = 200
         return {"sha256": sha256, "size_bytes": known}
-    uploads.check_size(request.headers.get("content-length", "0"))
+    declared = request.headers.get("content-length", "0")
+    uploads.check_size(declared)
+    (await store.read(KeptArchives(tenant_id))).check(room, int(declared) if declared.isdigit() else 0)
     size_bytes = await uploads.take(request.stream(), tenant_id, sha256)
-    await store.run(RecordArchive(tenant_id, sha256, size_bytes, clock.now_ms()))
+    try:
+        await store.run(RecordArchive(tenant_id, sha256, size_bytes, clock.now_ms(), room))
+    except ConflictError:
+        await uploads.withdraw(tenant_id, sha256)
+        raise
     return {"sha256": sha256, "size_bytes": size_bytes}
 
 

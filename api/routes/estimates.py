@@ -1,7 +1,7 @@
 """Estimates: what would happen to a job if it were submitted now. Nothing is kept.
 
 Runs the decision core itself on a snapshot from rows, so it is rate-limited per tenant, and few run at once. The amount is what a lease
-of the whole limit and grace would hold at the list price; the charge is what was used.
+of the whole limit and grace would hold at the list price of the dearest flavor that the job may get; the charge is what was used.
 """
 
 from __future__ import annotations
@@ -96,8 +96,8 @@ def _key(loaded: scheduling.Loaded, job: NewJob, tenant_id: str, tier: TierTerms
 def _answer(
     currency: str, job: NewJob, outcome: explain.Estimate, flavors: dict[str, fleet.FlavorView], *, now_ms: int, held_ms: int
 ) -> dict[str, Any]:
-    first = flavors.get(job.shape.flavors[0]) if job.shape.flavors else None
-    per_hour = (first.price_units_per_hour or 0) if first else 0
+    prices = [flavors[name].price_units_per_hour or 0 for name in job.shape.flavors if name in flavors]
+    per_hour = max(prices, default=0)  # whichever it gets, it costs no more
     forecast = outcome.forecast
     return {
         "starts_now": outcome.starts_now,

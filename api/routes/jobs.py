@@ -104,7 +104,10 @@ async def _submit(
         command = await _command(request, principal, specs, is_batch=is_batch)
     except RefusalError as refusal:
         return await replays.refused(request, principal, key=key, refusal=refusal)
-    response = await replays.create(request, principal, key=key, command=command, answer=answer)
+    try:
+        response = await replays.create(request, principal, key=key, command=command, answer=answer)
+    finally:
+        request.app.state.catalogs.settle_jobs(command.submitter.tenant_id, len(specs))
     if replays.REPLAYED not in response.headers:
         request.app.state.measures.jobs.inc(len(specs))
     return response
@@ -119,7 +122,7 @@ async def _command(request: Request, principal: Principal, specs: Sequence[JobSp
     terms = submission.Terms(tenant_id, principal.user_id, gangs_span_nodes=settings.gangs_span_nodes)
     jobs = await prepare(catalogs, specs, terms, is_batch=is_batch)
     maximum = settings.open_jobs_maximum
-    if await catalogs.count_open_jobs(tenant_id, len(jobs)) > maximum:
+    if not await catalogs.reserve_jobs(tenant_id, len(jobs)):
         message = f"the tenant may have at most open_jobs_maximum = {maximum} jobs that have not ended"
         raise TooManyRequestsError("too_many_open_jobs", message, limit=maximum, retry_after_seconds=QUEUE_FULL_RETRY_SECONDS)
     submitter = Submitter(tenant_id, tenant, principal.user_id, principal.user)

@@ -64,6 +64,17 @@ async def test_estimate_agrees_with_what_the_scheduler_then_does(api: Api, ada: 
     assert states == ["queued", "starting"]
 
 
+async def test_job_that_takes_several_flavors_is_told_the_price_of_the_dearest(api: Api, ada: Caller) -> None:
+    await api.operator.change("PUT", "/v1/quotas/acme", {"resource": "h100", "nominal": 4_000})
+
+    asked = (["h100", "h200"], ["h200", "h100"], ["h100"])
+    answers = [(await ada.post("/v1/estimates", spec(flavors=flavors))).json() for flavors in asked]
+
+    dear, cheap = PRICES_MICRO_USD_PER_HOUR["h200"], PRICES_MICRO_USD_PER_HOUR["h100"]
+    assert [answer["price_units_per_hour"] for answer in answers] == [dear, dear, cheap]
+    assert answers[0]["hold_amount_units"] == answers[1]["hold_amount_units"] > answers[2]["hold_amount_units"]
+
+
 async def test_job_without_gpus_costs_nothing(ada: Caller) -> None:
     answer = (await ada.post("/v1/estimates", {"entrypoint": ["true"], "gpus": 0, "cpu_milli": 100})).json()
 

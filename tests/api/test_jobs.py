@@ -155,6 +155,18 @@ async def test_tenant_has_at_most_so_many_open_jobs(open_api: OpenApi) -> None:
     assert after == before
 
 
+@pytest.mark.parametrize("catalog_seconds", [0, 60], ids=["counted each time", "counted once"])
+async def test_submits_at_once_do_not_pass_the_limit_together(open_api: OpenApi, catalog_seconds: float) -> None:
+    api = await open_api(open_jobs_maximum=10, catalog_seconds=catalog_seconds)
+    await api.tenant()
+    ada = await api.user("member")
+
+    answers = await asyncio.gather(*(ada.post("/v1/jobs/batch", {"jobs": [spec()] * 3}) for _ in range(20)))
+
+    assert 3 <= (await api.rows())["job"] <= 10
+    assert {answer.status_code for answer in answers} == {201, 429}
+
+
 async def test_detail_shows_attempts_with_their_slices(api: Api, ada: Caller) -> None:
     agent: Agent = await api.node(gpus=2)
     job = await ada.submit(gpus=2)
