@@ -54,6 +54,12 @@ def insert_into(table: Table, columns: Sequence[str], *, is_repeatable: bool = F
     return HotStatement(columns, build)
 
 
+def broken_constraint(connection: Connection) -> type[Exception]:
+    """Return what these statements raise when a constraint refuses."""
+    found: type[Exception] = connection.dialect.loaded_dbapi.IntegrityError
+    return found
+
+
 def _cursor(connection: Connection) -> Any:
     driver: Any = connection.connection.driver_connection
     return driver.cursor()

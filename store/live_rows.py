@@ -116,7 +116,16 @@ def _running(connection: Connection, mine: Sequence[Any]) -> list[tuple[RunningJ
     parts = _part.join(_lease, _lease.c.id == _part.c.lease_id).join(_node, _node.c.id == _part.c.node_id)
     for row in connection.execute(select(_part.c.lease_id, _node.c.name).select_from(parts).where(is_open).order_by(*in_order)):
         first_nodes.setdefault(row.lease_id, row.name)
-    columns = (_lease, _job.c.seq, _job.c.submitted_at_ms, _job.c.priority, _job.c.checkpoint_at_ms, _class.c.shape, _tier.c.is_preemptible)
+    columns = (
+        _lease,
+        _job.c.seq,
+        _job.c.submitted_at_ms,
+        _job.c.priority,
+        _job.c.checkpoint_at_ms,
+        _class.c.shape,
+        _class.c.user_id.label("class_user_id"),
+        _tier.c.is_preemptible,
+    )
     joined = _lease.join(_job, _job.c.id == _lease.c.job_id).join(_class, _class.c.id == _job.c.class_id)
     joined = joined.join(_tier, _tier.c.name == _job.c.tier)
     return [
@@ -145,7 +154,7 @@ def _running_job(row: Any, held: tuple[Slice, ...], first_node: str) -> RunningJ
         priority=row.priority,
         is_preemptible=bool(row.is_preemptible),
         checkpoint_ms=checkpoint_ms,
-        user=row.user_id,
+        user=row.class_user_id,  # as its class was counted while it waited
         releases_ms=_releases_ms(row),
         grace_ms=row.grace_ms,
     )

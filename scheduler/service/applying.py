@@ -13,7 +13,8 @@ from domain.states import LeaseEndCause
 from scheduler.decision.plan import Plan, Preemption, PreemptionCause, Start
 from scheduler.decision.snapshot import Nomination, RunningJob
 from scheduler.service.index import Index
-from store.plans import NominationToKeep, SliceToBind, StartToBind, StopToRequest
+from store.binding import SliceToBind, StartToBind
+from store.plans import NominationToKeep, StopToRequest
 from store.scheduling import Loaded, NominationRow
 
 STARTS_PER_COMMAND = 1_000  # so that a long plan does not hold the database for as long as it takes
@@ -61,6 +62,7 @@ def _start(start: Start, loaded: Loaded, lease_id: str, token: str) -> StartToBi
         milli_gpu=sum(item.milli_gpu for item in start.slices),
         slices=slices,
         node_ids=tuple(loaded.node_ids[node] for node in start.nodes),
+        nodes=start.nodes,
     )
 
 

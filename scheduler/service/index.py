@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from quotas.decay import Memory
 from quotas.tree import Tree
 from scheduler.decision.fit import Fleet
-from scheduler.decision.plan import Plan
+from scheduler.decision.plan import Plan, Start
 from scheduler.decision.snapshot import (
     HOUR_MS,
     ClassKey,
@@ -147,6 +147,36 @@ class Index:
         for lease in leases:
             self.leases[lease.id] = lease
             self.touched.add(lease.id)
+
+    def started(self, start: Start, lease: OpenLease) -> None:
+        """Say that a queued job of the view got a lease, exactly as its rows say now."""
+        self.version += 1
+        class_id, seq = self._class_of[start.job]
+        queue = self._queues[class_id]
+        pending, row = queue[bisect.bisect_left(queue, seq, key=_sequence)], self._classes[class_id]
+        self._dequeue(start.job)
+        by_replica = {item.replica: item.node for item in start.slices}
+        running = RunningJob(
+            job=start.job,
+            attempt=start.attempt,
+            lease_id=lease.id,
+            tenant=row.tenant_id,
+            shape=row.key.shape,
+            started_ms=lease.granted_at_ms,
+            limit_ms=lease.limit_ms + lease.grace_ms,
+            seq=pending.seq,
+            submitted_ms=pending.submitted_ms,
+            flavor=start.flavor,
+            slices=start.slices,
+            nodes=tuple(by_replica.get(replica, lease.parts[0].node) for replica in range(row.key.shape.replicas)),
+            priority=row.key.priority,
+            is_preemptible=row.key.is_preemptible,
+            user=row.key.user,
+            grace_ms=lease.grace_ms,
+        )
+        self.hold(running, row.project_id)
+        self.leases[lease.id] = lease
+        self.touched.add(lease.id)
 
     def hold(self, running: RunningJob, project: str) -> None:
         """Take a running job in; `running` is charged to its tenant as its row is."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -31,7 +31,7 @@ from store.errors import StaleError
 from store.executions import RecordHandles
 from store.leader import Fence
 from store.leases import AnswerClasses, ApplyChanges, Change, OpenLease
-from store.plans import Applied, ApplyPlan, KeepMemory, RecordForecasts, StartToBind
+from store.plans import Applied, ApplyPlan, KeepMemory, RecordForecasts
 from store.scheduling import Loaded
 
 log = structlog.get_logger(__name__)
@@ -184,19 +184,11 @@ class Loop:
             if is_first and to_keep is not None:
                 index.nominate(nominated)
             done = Applied((*done.bound, *part.bound), (*done.stopped, *part.stopped))
-        await self._follow_up(fence, index, plan, victims, done, now_ms, bound=_jobs_of(portions, done.bound))
+        await self._follow_up(fence, index, plan, victims, done, now_ms)
         return len(done.bound) == len(plan.starts) and len(done.stopped) == len(victims)
 
     async def _follow_up(
-        self,
-        fence: Fence,
-        index: Index,
-        plan: Plan,
-        victims: Sequence[applying.Victim],
-        done: Applied,
-        now_ms: int,
-        *,
-        bound: dict[str, int],
+        self, fence: Fence, index: Index, plan: Plan, victims: Sequence[applying.Victim], done: Applied, now_ms: int
     ) -> None:
         """Let the view and the metrics know what was done."""
         stopped = [item for item in victims if item.running.lease_id in done.stopped]
@@ -207,8 +199,11 @@ class Loop:
         metrics.NOMINATED.set(len(index.nominations))
         metrics.STARTS.inc(len(done.bound))
         metrics.STALE_STARTS.inc(len(plan.starts) - len(done.bound))
-        await self.keeper.refresh([*bound, *(item.running.job for item in stopped)])
-        kept = self._promises.kept(bound, now_ms)
+        starts = {start.job: start for start in plan.starts}
+        for lease in done.bound:
+            index.started(starts[lease.job_id], lease)
+        await self.keeper.refresh([item.running.job for item in stopped])
+        kept = self._promises.kept({lease.job_id: lease.attempt for lease in done.bound}, now_ms)
         if kept:
             await self.store.run(RecordForecasts(fence, kept, now_ms))
 
@@ -256,11 +251,6 @@ class Loop:
 
 def _due_change(lease: OpenLease, deadlines: reconcile.Deadlines, now_ms: int) -> Change | None:
     return transitions.declared_gone(lease, now_ms=now_ms) or reconcile.step(lease, deadlines, now_ms=now_ms)
-
-
-def _jobs_of(portions: Sequence[Sequence[StartToBind]], bound: Collection[str]) -> dict[str, int]:
-    leases = set(bound)
-    return {start.job_id: start.attempt for portion in portions for start in portion if start.lease_id in leases}
 
 
 async def _sleep(stop: asyncio.Event, seconds: float) -> None:

@@ -19,7 +19,7 @@ from store.engine import Store
 from tests.support.fleet import Fleet
 from tests.support.hooked import KilledError, KillPoint
 
-COMMANDS = 36  # of the scheduler in the whole story
+COMMANDS = 38  # of the scheduler in the whole story
 NEVER = 1_000_000
 LONG = Script(duration_ms=30_000, stop_ms=1_000, idle_ms=500)
 ENDS = {

@@ -38,7 +38,7 @@ def test_start_makes_lease_slices_claims_attempt_and_event_at_once(acme: World) 
 
 
 def test_lease_without_gpus_holds_cpu_and_memory_of_its_node_only(acme: World) -> None:
-    start = replace(acme.start(acme.job(gpus=0), on=[], lease="lea_a"), flavor=None, node_ids=["nod_a"])
+    start = replace(acme.start(acme.job(gpus=0), on=[], lease="lea_a"), flavor=None, node_ids=["nod_a"], nodes=["a"])
     assert acme.bind(start) == ("lea_a",)
     assert rows(acme.store, CLAIMS) == []
     invariants.check_blocking(acme.store)
@@ -134,7 +134,7 @@ def test_attempt_of_a_requeued_job_is_the_next_and_its_old_lease_may_still_be_he
     open_lease = acme.open_lease(first)
     end = {"ended_at_ms": T0_MS + 9, "end_cause": "node_lost", "target": "stop"}
     outcome = {"ended_at_ms": T0_MS + 9, "outcome": "node_lost"}
-    acme.apply(Change(first, lease=end, attempt=outcome, job_version=open_lease.job_version, job={"state": "queued"}))
+    acme.apply(Change(first, lease=end, attempt=outcome, job_version=open_lease.job_version, job={"state": "queued", "failed_attempts": 1}))
     acme.now_ms += 10
     second = acme.lease(job, on=[("a", 1)], attempt=2)
     assert [(lease.id, lease.attempt, lease.job_attempt) for lease in acme.read(OpenLeases())] == [(first, 1, 2), (second, 2, 2)]

@@ -115,7 +115,9 @@ class World:
         """Return the start of a job with one replica on the devices (node, index), as a plan would name it."""
         slices = [binding.SliceToBind(0, f"nod_{node}", f"GPU-{node}-{index}", 1_000) for node, index in on]
         nodes = [slice_.node_id for slice_ in slices[:1]]
-        return binding.StartToBind(lease or self.new("lea"), "token", job, attempt, "h200", 1_000 * len(slices), slices, nodes, on[0][:1])
+        return binding.StartToBind(
+            lease or self.new("lea"), "token", job, attempt, "h200", 1_000 * len(slices), slices, nodes, [node for node, _ in on[:1]]
+        )
 
     def bind(self, *starts: binding.StartToBind) -> tuple[str, ...]:
         """Apply starts as the leading scheduler; return the leases that were bound."""

@@ -167,7 +167,9 @@ class Fleet:
         """Accept a job and return its identifier."""
         job_id = self._new("job")
         shape = Shape(("h200",) if gpus else (), replicas, gpus, 1_000, cpu_milli)
-        key = jobs.class_key(f"ten_{tenant}", f"prj_{tenant}", shape, limit_ms=limit_ms, priority=priority, tier=tier)
+        key = jobs.class_key(
+            f"ten_{tenant}", f"prj_{tenant}", shape, limit_ms=limit_ms, priority=priority, tier=tier, user_id=f"usr_{tenant}"
+        )
         job = jobs.NewJob(job_id, key, shape, None, "default", tier, ["true"], {}, None, None, attempts)
         submitter = jobs.Submitter(f"ten_{tenant}", tenant, f"usr_{tenant}", "ada")
         await self.store.run(jobs.SubmitJobs(submitter, [job], self.now_ms))

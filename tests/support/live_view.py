@@ -20,7 +20,9 @@ async def check(store: Store, loop: Loop) -> None:
     now_ms = loop.lead.stamp()
     live = (await loop.keeper.catch_up(now_ms)).loaded(now_ms, is_frozen=True)
     from_rows: Loaded = await store.read(LoadSnapshot(now_ms, loop.settings.policy))
-    assert parts(live) == parts(from_rows)
+    expected = parts(from_rows)
+    differing = {name: (part, expected[name]) for name, part in parts(live).items() if part != expected[name]}
+    assert not differing, f"the view and the rows (in this order) differ at {now_ms}: {differing}"
     past = live.snapshot.past
     assert decide(live.snapshot) == decide(replace(from_rows.snapshot, past=past)), f"decided otherwise at {now_ms}"
 
