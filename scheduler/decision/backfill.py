@@ -73,9 +73,11 @@ class Holds:
     def __init__(self) -> None:
         self.all: list[Hold] = []
         self._by_node: dict[int, list[Hold]] = {}
+        self._avoided: dict[tuple[int, ...], int] = {}  # answers of `nodes_to_avoid`, until a hold changes
 
     def add(self, hold: Hold) -> None:
         """Remember a hold."""
+        self._avoided.clear()
         self.all.append(hold)
         for node in hold.spare:
             self._by_node.setdefault(node, []).append(hold)
@@ -91,16 +93,24 @@ class Holds:
 
     def nodes_to_avoid(self, shape: Shape, *, from_ms: int, until_ms: int, replicas: int) -> int:
         """Return the nodes on which `replicas` of `shape` during [from_ms, until_ms) would delay some hold, as a set of bits."""
-        mask = 0
-        for node, holds in self._by_node.items():
-            for hold in holds:
-                if from_ms < hold.start_ms < until_ms and not _fits_beside(hold.spare[node], shape, replicas):
-                    mask |= 1 << node
-                    break
+        asked = (
+            from_ms, until_ms, replicas * shape.slices_per_replica, replicas * shape.cpu_milli_per_replica,
+            replicas * shape.memory_bytes_per_replica,
+        )  # fmt: skip
+        mask = self._avoided.get(asked)
+        if mask is None:
+            mask = 0
+            for node, holds in self._by_node.items():
+                for hold in holds:
+                    if from_ms < hold.start_ms < until_ms and not _fits_beside(hold.spare[node], shape, replicas):
+                        mask |= 1 << node
+                        break
+            self._avoided[asked] = mask
         return mask
 
     def take_beside(self, members: Sequence[Member], shape: Shape, *, from_ms: int, until_ms: int) -> None:
         """Count a start that passed against what the holds leave over."""
+        self._avoided.clear()
         for node, replicas in _replicas_by_node(members).items():
             for hold in self._by_node.get(node, ()):
                 if from_ms < hold.start_ms < until_ms:

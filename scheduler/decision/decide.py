@@ -37,6 +37,10 @@ _GATE = {
 }
 
 
+# Stands for "no place" while the decision runs; what is free in the end says why, once for all classes that ask for the same.
+_NO_PLACE = Reason(ReasonCode.NO_CAPACITY)
+
+
 class _Outcome(Enum):
     """What became of the job at the head of the queue."""
 
@@ -87,6 +91,8 @@ class _Decision:
         self.users = Users(snapshot)
         self.starts: list[Start] = []
         self.reasons: list[ClassReason] = []
+        self._unexplained: list[tuple[int, Option]] = []  # which of the reasons are yet to be found
+        self._explained: dict[tuple[object, ...], Reason] = {}
         self.preemptions: list[Preemption] = []
         self.nominations: list[Nomination] = []
         self._taking = Taking(snapshot, self.ground, self.users, place=self._place_later, prepare=self._find_holds)
@@ -160,6 +166,9 @@ class _Decision:
 
     def plan(self) -> Plan:
         """Return what was decided. A class whose waiting jobs are all nominated has their reason."""
+        for at, option in self._unexplained:
+            key = self.reasons[at].class_key
+            self.reasons[at] = ClassReason(key, self._explain(key, option))
         answered = {item.class_key for item in self.reasons}
         nominated = [ClassReason(key, nominate.reason(item)) for key, item in self._nominated.items() if key not in answered]
         return Plan(
@@ -201,6 +210,8 @@ class _Decision:
         if not refused:
             raise ValueError(f"class of {entry.job_class.key.tenant}: it has no flavor left, so the fixed gates should have refused it")
         option, reason = max(refused, key=lambda item: _GATE[item[1].code])
+        if reason is _NO_PLACE:
+            self._unexplained.append((len(self.reasons), option))
         self.reasons.append(ClassReason(entry.job_class.key, reason))
         if reason.code in _CAPACITY or reason.code is ReasonCode.WOULD_DELAY:
             self._queue_for_hold(entry, option)
@@ -215,7 +226,7 @@ class _Decision:
             return refusal
         answer = self._placing.find(now.fleet, key, option, from_ms=self.snapshot.now_ms)
         if answer is None:
-            return self._explain(key, option)
+            return _NO_PLACE
         if self._find_holds(option.model):  # it could start, so it matters now in whose way it would be
             answer = self._placing.find(now.fleet, key, option, from_ms=self.snapshot.now_ms)
         if isinstance(answer, list):
@@ -224,6 +235,15 @@ class _Decision:
         return Reason(ReasonCode.WOULD_DELAY, {"limit_ms": key.limit_ms, "held_from_ms": held_from_ms}, Unblock.ANY_JOB_ENDS)
 
     def _explain(self, key: ClassKey, option: Option) -> Reason:
+        """Say why there is no place, once for all that ask for the same."""
+        windows_matter = () if self._placing.windows.is_empty else (key.tenant, self._placing.lasts_ms(key))
+        question = (key.shape, key.where, option.model, windows_matter)
+        known = self._explained.get(question)
+        if known is None:
+            known = self._explained[question] = self._explain_anew(key, option)
+        return known
+
+    def _explain_anew(self, key: ClassKey, option: Option) -> Reason:
         """Say why there is no place: because of a window, or because too little is free."""
         fleet, policy = self.ground.now.fleet, self.snapshot.policy
         allowed = fleet.allowed(key.shape, key.where)

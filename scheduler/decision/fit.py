@@ -102,11 +102,44 @@ class _Layout:
             if len(islands) > 1:
                 self.islands[position] = islands
 
+        self._racks_of: dict[str, list[int]] = {}
+        for (site, _), mask in self.racks.items():
+            self._racks_of.setdefault(site, []).append(mask)
+        self.rack_masks = [rack for site in self.sites for rack in self._racks_of.get(site, [])]
+        self.rack_at = [len(self.rack_masks)] * len(self.nodes)  # number of each node's rack; one more than there are for a node without
+        for at, rack in enumerate(self.rack_masks):
+            for position in bits(rack):
+                self.rack_at[position] = at
+        self.rack_schedulable = [rack & self.schedulable for rack in self.rack_masks]
+        self._kinds = self._find_kinds()
+        self.usable_total: dict[str, int] = {}  # of schedulable nodes standing empty, by model
+        for position in bits(self.schedulable):
+            model = self.model[position]
+            if model is not None:
+                self.usable_total[model] = self.usable_total.get(model, 0) + self.usable[position].bit_count()
         self._largest_gangs: dict[tuple[Shape, str | None, bool, Where], int] = {}
         self._accepted: dict[Where, int] = {}
 
+    def _find_kinds(self) -> list[tuple[Node, int]]:
+        """Return one node of each kind, with all of its kind as a set of bits: nodes that any job fits equally when they stand empty."""
+        kinds: dict[tuple[object, ...], list[int]] = {}
+        for position, node in enumerate(self.nodes):
+            of_model = sum(device.model == node.gpu_model for device in node.devices)
+            islands = self.islands.get(position, ())
+            labels = tuple(sorted(node.labels.items()))
+            kind = (node.site, node.gpu_model, of_model, islands, node.cpu_milli, node.memory_bytes, labels, node.taints)
+            kinds.setdefault(kind, []).append(position)
+        return [(self.nodes[positions[0]], sum(1 << position for position in positions)) for positions in kinds.values()]
+
     def racks_of(self, site: str) -> list[int]:
-        return [mask for (at, _), mask in self.racks.items() if at == site]
+        """Return the racks of a site as sets of bits."""
+        return self._racks_of.get(site, [])
+
+    def racks_with(self, nodes: int) -> list[int]:
+        """Return the numbers of the racks that hold any of `nodes`, in order."""
+        if nodes.bit_count() >= len(self.rack_masks):
+            return [at for at, mask in enumerate(self.rack_masks) if mask & nodes]
+        return sorted({at for position in bits(nodes) if (at := self.rack_at[position]) < len(self.rack_masks)})
 
     def accepted(self, where: Where) -> int:
         """Return the nodes that `where` accepts, as a set of bits. The answer lasts as long as the nodes do, so it is kept."""
@@ -114,7 +147,7 @@ class _Layout:
         if known is None:
             if len(self._accepted) >= SHAPES_KEPT_MAXIMUM:
                 self._accepted.clear()
-            known = self._accepted[where] = sum(1 << position for position, node in enumerate(self.nodes) if where.accepts(node))
+            known = self._accepted[where] = sum(members for node, members in self._kinds if where.accepts(node))
         return known
 
     def largest_gang(self, shape: Shape, model: str | None, *, spans_nodes: bool, where: Where = ANYWHERE) -> int:
@@ -131,16 +164,17 @@ class _Layout:
         return known
 
     def _count_largest_gang(self, shape: Shape, model: str | None, spans_nodes: bool, where: Where) -> int:
-        room = [_room_when_empty(node, shape, model, where) for node in self.nodes]
+        rooms = [(room, members) for node, members in self._kinds if (room := _room_when_empty(node, shape, model, where))]
         largest = 0
         for site, mask in self.sites.items():
             if shape.sites and site not in shape.sites:
                 continue
             groups = [mask] if where.within is Within.SITE else self.racks_of(site)
             if not spans_nodes or where.within is not Within.SITE:
-                largest = max(largest, max(room[position] for position in bits(mask)))
+                largest = max([largest, *(room for room, members in rooms if members & mask)])
             if spans_nodes and where.within in (Within.SITE, Within.RACK):
-                largest = max([largest, *(sum(room[position] for position in bits(group)) for group in groups)])
+                sums = (sum(room * (members & group).bit_count() for room, members in rooms) for group in groups)
+                largest = max([largest, *sums])
         return largest
 
 
@@ -159,14 +193,18 @@ class Fleet:
         for node in nodes:
             if node.gpu_model is not None:
                 largest[node.gpu_model] = max(largest.get(node.gpu_model, 0), len(node.devices))
+        self.free_in_racks: dict[str, list[int]] = {}  # by model, then by number of the rack
         for model, count in largest.items():
             self.buckets[model] = [0] * (count + 1)
             self.free_total[model] = 0
+            self.free_in_racks[model] = [0] * (len(self.layout.rack_masks) + 1)
         for position, (node, usable) in enumerate(zip(nodes, self.layout.usable, strict=True)):
             self.free_devices.append(usable)
             if node.gpu_model is not None and node.is_schedulable:
                 self.buckets[node.gpu_model][usable.bit_count()] |= 1 << position
                 self.free_total[node.gpu_model] += usable.bit_count()
+                self.free_in_racks[node.gpu_model][self.layout.rack_at[position]] += usable.bit_count()
+        self._no_room: set[tuple[object, ...]] = set()
 
     def copy(self) -> Fleet:
         """Return a fleet that changes apart from this one."""
@@ -177,6 +215,8 @@ class Fleet:
         twin.free_memory_bytes = self.free_memory_bytes.copy()
         twin.free_total = self.free_total.copy()
         twin.buckets = {model: row.copy() for model, row in self.buckets.items()}
+        twin.free_in_racks = {model: counts.copy() for model, counts in self.free_in_racks.items()}
+        twin._no_room = self._no_room.copy()
         return twin
 
     def _set_free(self, position: int, devices: int) -> None:
@@ -192,6 +232,17 @@ class Fleet:
             row[old_count] ^= bit
             row[new_count] ^= bit
             self.free_total[model] += new_count - old_count
+            self.free_in_racks[model][self.layout.rack_at[position]] += new_count - old_count
+
+    def has_no_room(self, question: tuple[object, ...]) -> bool:
+        """Tell whether the question was answered by "no room" before, and nothing came back since: what is free has only shrunk."""
+        return question in self._no_room
+
+    def note_no_room(self, question: tuple[object, ...]) -> None:
+        """Remember the answer "no room" to a question, until something is given back."""
+        if len(self._no_room) >= SHAPES_KEPT_MAXIMUM:
+            self._no_room.clear()
+        self._no_room.add(question)
 
     def take(self, members: Sequence[Member], shape: Shape) -> None:
         """Take what `members` name; they came from `place` on this fleet, so all of it is free."""
@@ -204,6 +255,7 @@ class Fleet:
 
     def give_back(self, members: Sequence[Member], shape: Shape) -> None:
         """Free what `members` name: the mirror image of `take`. A device that turned faulty under a lease does not come back with it."""
+        self._no_room.clear()
         cpu_milli, memory_bytes = shape.cpu_milli_per_replica, shape.memory_bytes_per_replica
         for member in members:
             if member.devices:
@@ -260,6 +312,18 @@ class Fleet:
     def free_on(self, mask: int, model: str) -> int:
         """Count free devices of `model` on the nodes of `mask`."""
         return sum(count * (members & mask).bit_count() for count, members in enumerate(self.buckets.get(model, ())))
+
+    def largest(self, amounts: Sequence[int], mask: int) -> int:
+        """Return the largest of `amounts`, one per node, on the nodes of `mask`; 0 without a node."""
+        if mask.bit_count() == len(amounts):
+            return max(amounts, default=0)
+        return max((amounts[position] for position in bits(mask)), default=0)
+
+    def free_in_rack(self, at: int, nodes: int, model: str | None) -> int:
+        """Count free devices of `model` on those nodes of a rack that stand in `nodes`; the nodes where no model is asked for."""
+        if model is None:
+            return nodes.bit_count()
+        return self.free_in_racks[model][at] if nodes == self.layout.rack_schedulable[at] else self.free_on(nodes, model)
 
     def replicas_on(self, position: int, shape: Shape) -> int:
         """How many replicas of `shape` fit on one node now, by devices, CPU and memory."""

@@ -24,11 +24,17 @@ def place(fleet: Fleet, shape: Shape, *, model: str | None, policy: Policy, allo
     """Return one member per replica on the nodes of `allowed`, or None when the gang does not fit there."""
     if model is not None and fleet.free_total.get(model, 0) < shape.slices:
         return None
+    question = (shape, model, allowed, where.within, policy.placement, policy.spans_nodes)
+    if fleet.has_no_room(question):
+        return None
     for site in where.preferred_sites:
         members = _place(fleet, shape, model, policy, allowed & fleet.on_sites((site,)), where.within)
         if members is not None:
             return members
-    return _place(fleet, shape, model, policy, allowed, where.within)
+    members = _place(fleet, shape, model, policy, allowed, where.within)
+    if members is None:
+        fleet.note_no_room(question)
+    return members
 
 
 def _place(fleet: Fleet, shape: Shape, model: str | None, policy: Policy, allowed: int, within: Within) -> Members | None:
@@ -117,15 +123,29 @@ def _by_preference(fleet: Fleet, devices: int, model: str | None, placement: Pla
 def _smallest_group(fleet: Fleet, shape: Shape, model: str | None, placement: Placement, allowed: int, within: Within) -> int:
     """Return the nodes of the tightest rack that takes the gang, else of the tightest site, else no node."""
     sites = [(site, mask & allowed) for site, mask in fleet.layout.sites.items()]
+    fitting = fleet.candidates(allowed, shape.slices_per_replica, model)
+    if fleet.replicas_within(fitting, shape, model) < shape.replicas:
+        return 0
     if placement in (Placement.FRAGMENTATION, Placement.BEST_FIT) or within is Within.RACK:
-        racks = [rack & allowed for site, _ in sites for rack in fleet.layout.racks_of(site)]
-        rack = _tightest(fleet, shape, model, racks)
+        rack = _tightest_rack(fleet, shape, model, allowed, fitting)
         if rack or within is Within.RACK:
             return rack
         return _tightest(fleet, shape, model, [mask for _, mask in sites])
     for _, mask in sites:
         if fleet.replicas_within(mask, shape, model) >= shape.replicas:
             return mask
+    return 0
+
+
+def _tightest_rack(fleet: Fleet, shape: Shape, model: str | None, allowed: int, fitting: int) -> int:
+    """Return the allowed nodes of the rack with the least free that takes the gang, else no node. `fitting` take a replica each."""
+    layout = fleet.layout
+    racks = [
+        (fleet.free_in_rack(at, nodes, model), at, nodes) for at in layout.racks_with(fitting) if (nodes := layout.rack_masks[at] & allowed)
+    ]
+    for free, _, nodes in sorted(racks):
+        if (model is None or free >= shape.slices) and fleet.replicas_within(nodes, shape, model) >= shape.replicas:
+            return nodes
     return 0
 
 
@@ -237,18 +257,13 @@ def _numbers(fleet: Fleet, shape: Shape, model: str | None, allowed: int) -> dic
         data["nodes_with_free_gpus"] = fleet.candidates(allowed, 1, model).bit_count()
     if shape.cpu_milli_per_replica:
         data["cpu_milli_per_replica"] = shape.cpu_milli_per_replica
-        data["largest_free_cpu_milli"] = max((fleet.free_cpu_milli[node] for node in bits(allowed)), default=0)
+        data["largest_free_cpu_milli"] = fleet.largest(fleet.free_cpu_milli, allowed)
     if shape.memory_bytes_per_replica:
         data["memory_bytes_per_replica"] = shape.memory_bytes_per_replica
-        data["largest_free_memory_bytes"] = max((fleet.free_memory_bytes[node] for node in bits(allowed)), default=0)
+        data["largest_free_memory_bytes"] = fleet.largest(fleet.free_memory_bytes, allowed)
     return data
 
 
 def _who_returns(fleet: Fleet, shape: Shape, model: str) -> Unblock:
     """Ends of jobs help only when the schedulable nodes, standing empty, would do."""
-    empty = sum(
-        usable.bit_count()
-        for usable, of_model, position in zip(fleet.layout.usable, fleet.layout.model, range(len(fleet.layout.usable)), strict=True)
-        if of_model == model and fleet.layout.schedulable >> position & 1
-    )
-    return Unblock.ANY_JOB_ENDS if empty >= shape.slices else Unblock.NODE_RETURNS
+    return Unblock.ANY_JOB_ENDS if fleet.layout.usable_total.get(model, 0) >= shape.slices else Unblock.NODE_RETURNS
