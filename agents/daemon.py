@@ -25,13 +25,14 @@ import structlog
 from agents import checkpoints
 from agents import devices as device_values
 from agents.device_selection import open_device_set
-from agents.devices import DeviceSample, DeviceSet
+from agents.devices import Device, DeviceSample, DeviceSet
 from agents.exporter import Exporter
 from agents.link import Link, LinkDownError, LinkError
 from agents.reporting import Backoff, Reporter
 from agents.roster import Roster
 from agents.sample_log import SampleLog
 from agents.sandbox import machine, supervise
+from agents.sandbox.spec import Isolation
 from agents.settings import AgentSettings
 from agents.spool import Spool, SpoolBusyError
 from agents.surroundings import ProcessTree, Surroundings
@@ -63,9 +64,25 @@ async def run(settings: AgentSettings, stop: asyncio.Event) -> None:
         await asyncio.to_thread(machine.job_environment, settings.job_python, runtime_path)
         uid = lease_settings.lease_uid_base if os.geteuid() == 0 else None
         isolation = await asyncio.to_thread(machine.isolation, settings.isolation, uid)
+        warning = machine.trust_needed(
+            isolation, is_asked_for=settings.isolation is Isolation.NONE, is_root=uid is not None, is_given=settings.is_everybody_trusted
+        )
+        if warning is not None:
+            log.warning(warning)
         with contextlib.closing(open_device_set(settings.devices)) as device_set:
             agent = Agent(settings, device_set, make_tree=lambda: supervise.Sandbox(lease_settings), isolation=isolation.value)
             await agent.run(stop)
+
+
+def _offered(device_set: DeviceSet) -> dict[str, Device]:
+    """Return the devices that this node leases out. One in MIG mode computes nothing as a whole, so it is none of them."""
+    offered = {}
+    for device in device_set.inventory():
+        if device.is_mig_enabled:
+            log.error("a device is in MIG mode and is not offered: this agent leases whole devices", device=device.uuid, index=device.index)
+        else:
+            offered[device.uuid] = device
+    return offered
 
 
 @contextlib.contextmanager
@@ -104,7 +121,7 @@ class Agent:
             spool=self.spool,
             telemetry=self.telemetry,
             device_set=device_set,
-            devices={device.uuid: device for device in device_set.inventory()},
+            devices=_offered(device_set),
             make_tree=make_tree,
             now_ms=now_ms,
             wake=self._reporter.wake,
@@ -201,6 +218,8 @@ class Agent:
         while True:
             snapshot = await asyncio.to_thread(self.telemetry.sample, self._around.now_ms())
             for sample in snapshot.samples:
+                if sample.uuid not in self._around.devices:
+                    continue  # the service does not know it
                 try:
                     await self._tell_health(sample)
                 except SpoolBusyError as error:  # the next round tells it

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from agents.devices import DeviceSet
+from agents.devices import DeviceSet, UnknownDeviceError
 
 
 class NotIdleReason(StrEnum):
@@ -20,6 +20,7 @@ class NotIdleReason(StrEnum):
     TREE_ALIVE = "tree_alive"
     DEVICE_BUSY = "device_busy"
     DEVICE_SILENT = "device_silent"
+    DEVICE_UNKNOWN = "device_unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +47,17 @@ class IdleProof:
 def prove(devices: DeviceSet, device_uuids: Sequence[str], *, live_process_ids: tuple[int, ...]) -> IdleProof:
     """Ask every device who uses it now. `live_process_ids` are the live members of the lease's tree, empty when it is gone.
 
-    Raises `UnknownDeviceError` for a device that this node does not have.
+    A device that cannot be seen any more is an obstacle as well: who uses it cannot be known.
     """
     obstacles = []
     if live_process_ids:
         obstacles.append(NotIdle(NotIdleReason.TREE_ALIVE, None, live_process_ids))
     for device_uuid in device_uuids:
-        process_ids = devices.process_ids(device_uuid)
+        try:
+            process_ids = devices.process_ids(device_uuid)
+        except UnknownDeviceError:
+            obstacles.append(NotIdle(NotIdleReason.DEVICE_UNKNOWN, device_uuid, ()))
+            continue
         if process_ids is None:
             obstacles.append(NotIdle(NotIdleReason.DEVICE_SILENT, device_uuid, ()))
         elif process_ids:

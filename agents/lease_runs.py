@@ -88,7 +88,10 @@ class LeaseRun:
             await self._around.report(kind, self.lease_id, told)
         else:
             await self._watch()
-        await report_when_idle(self.lease_id, [item.device_uuid for item in self.assignment.slices], self._around)
+        devices = [item.device_uuid for item in self.assignment.slices]
+        if self._tree is None:  # nothing ran, so of a device that is not here there is nothing to prove
+            devices = [device_uuid for device_uuid in devices if device_uuid in self._around.devices]
+        await report_when_idle(self.lease_id, devices, self._around)
         await asyncio.to_thread(self._tidy)
 
     async def _start(self) -> None:
@@ -168,9 +171,21 @@ class LeaseRun:
     def _other_devices(self) -> tuple[str, ...]:
         """Return the device nodes of the machine that are not the lease's: naming devices in a variable keeps nobody out of the others."""
         mine = {item.device_uuid for item in self.assignment.slices}
-        return tuple(device.node_path for device in self._around.devices.values() if device.node_path and device.uuid not in mine)
+        everything = self._around.telemetry.snapshot().devices  # those that this node does not offer too
+        return tuple(device.node_path for device in everything if device.node_path and device.uuid not in mine)
 
     async def _fetch(self, target: Path, sha256: str) -> None:
+        """Have the archive here. Whatever may pass is tried again until `archive_seconds` are over, before the scheduler's patience is."""
+        seconds = self._around.settings.archive_seconds
+        last: list[LinkDownError] = []
+        try:
+            async with asyncio.timeout(seconds):
+                await self._try_to_fetch(target, sha256, last)
+        except TimeoutError as error:
+            words = str(last[-1]) if last else "the download was under way"
+            raise NotStartableError("platform", f"archive: not here after archive_seconds = {seconds:g}: {words}") from error
+
+    async def _try_to_fetch(self, target: Path, sha256: str, last: list[LinkDownError]) -> None:
         settings = self._around.settings
         backoff = Backoff(settings.backoff_minimum_ms, settings.backoff_maximum_ms)
         damaged = 0
@@ -181,6 +196,7 @@ class LeaseRun:
             except LinkRefusedError as error:
                 raise NotStartableError("platform", f"archive: {error}") from error
             except LinkDownError as error:
+                last[:] = [error]
                 damaged += isinstance(error, ArchiveDamagedError)
                 if damaged >= DAMAGED_ARCHIVES_MAXIMUM:
                     raise NotStartableError("platform", f"archive: damaged {damaged} times: {error}") from error

@@ -40,5 +40,4 @@ def _prove(lease_id: str, device_uuids: Sequence[str], around: Surroundings) -> 
     try:
         return around.telemetry.prove_idle(lease_id, now_ms=around.now_ms())
     except LeaseTableError:  # it never got into the table, or an earlier boot of the agent had it there
-        known = [device_uuid for device_uuid in device_uuids if device_uuid in around.devices]
-        return idleness.prove(around.device_set, known, live_process_ids=())
+        return around.telemetry.prove_devices_idle(device_uuids)

@@ -72,7 +72,7 @@ class Roster:
         SpoolBusyError when a lease cannot be written down; it is not started then, and following the same assignments again is right.
         """
         spool, named = self._around.spool, {item.lease_id: item for item in assignments}
-        if spool.has_lost_memory:
+        if await asyncio.to_thread(spool.has_lost_memory):
             devices = {item.lease_id: _devices(item) for item in assignments if item.lease_id not in self._runs}
             await asyncio.to_thread(spool.take_as_lost, devices)
             for lease_id, device_uuids in devices.items():
@@ -100,7 +100,7 @@ class Roster:
 
     async def _begin(self, item: Assignment) -> None:
         around, lease_id = self._around, item.lease_id
-        memory, _ = around.spool.memory_of(lease_id)
+        memory, _ = await asyncio.to_thread(around.spool.memory_of, lease_id)
         if memory is LeaseMemory.UNKNOWN:
             await asyncio.to_thread(around.spool.take, lease_id, _devices(item))
             lease_run = self._runs[lease_id] = LeaseRun(item, around)
@@ -132,11 +132,11 @@ class Roster:
 
     async def _end_lost(self, lease_id: str, device_uuids: Sequence[str], message: str) -> None:
         around = self._around
-        left = handles.leftovers(around.settings.sandbox)
+        left = await asyncio.to_thread(handles.leftovers, around.settings.sandbox)
         handle = next((handle for handle in left if handle.lease_id == lease_id), None)
         if handle is not None:
             await self._kill(handle)
-        if around.spool.memory_of(lease_id)[0] is not LeaseMemory.GONE:
+        if (await asyncio.to_thread(around.spool.memory_of, lease_id))[0] is not LeaseMemory.GONE:
             await around.report("lost", lease_id, {"message": message})
             self._told_gone_ms[lease_id] = around.monotonic_ms()
             await report_when_idle(lease_id, device_uuids, around)

@@ -1,8 +1,8 @@
 """The agent's own record of what it measured, for 48 hours, in one SQLite file of its state directory.
 
-Owns: the file, its bounds and the way back to a lease's last totals after a restart of the agent. Does not own: what is
-measured (telemetry.py). It exists because Prometheus may be down longer than a lease lives: the hourly import can ask
-for what a scrape missed. It is evidence, not the ledger, so a broken file is set aside and a new one begun.
+Owns: the file and its bounds. Does not own: what is measured (telemetry.py). The agent only writes it: Prometheus may be down longer than a
+lease lives, and whoever must then know what no scrape saw reads the tables (docs/metrics.md). It is evidence, not the ledger, so a broken
+file is set aside and a new one begun.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any
 
 from agents.devices import DeviceSample
 
@@ -22,8 +21,6 @@ RETENTION_MS = 48 * 3_600_000
 ROWS_MAX = 1_000_000
 PRUNE_EVERY_MS = 600_000
 FILE_MODE = 0o600
-# Rows that one question returns; a caller pages on with `after_ms`.
-READ_ROWS_MAX = 10_000
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS slice_samples (
@@ -93,43 +90,9 @@ class SampleLog:
         except sqlite3.Error as error:
             raise SampleLogError(f"{self._path}: {error}") from error
 
-    def last_totals(self, lease_id: str) -> dict[tuple[str, str], SliceSample]:
-        """Return the newest sample of each (device, slice) of a lease; empty when nothing is remembered. Raises `SampleLogError`."""
-        rows = self._read(
-            "SELECT * FROM slice_samples WHERE lease_id = ? ORDER BY at_ms DESC, rowid DESC LIMIT ?", (lease_id, READ_ROWS_MAX)
-        )
-        totals: dict[tuple[str, str], SliceSample] = {}
-        for row in rows:
-            totals.setdefault((row.device_uuid, row.slice), row)
-        return totals
-
-    def slices_between(self, after_ms: int, until_ms: int) -> tuple[SliceSample, ...]:
-        """Return slice samples with after_ms < at_ms <= until_ms, oldest first, at most `READ_ROWS_MAX`. Raises `SampleLogError`."""
-        return self._read(
-            "SELECT * FROM slice_samples WHERE at_ms > ? AND at_ms <= ? ORDER BY at_ms, rowid LIMIT ?", (after_ms, until_ms, READ_ROWS_MAX)
-        )
-
-    def row_count(self) -> int:
-        """Return the number of samples kept. Raises `SampleLogError`."""
-        try:
-            return int(
-                self._connection.execute(
-                    "SELECT (SELECT count(*) FROM slice_samples) + (SELECT count(*) FROM device_samples)",
-                ).fetchone()[0]
-            )
-        except sqlite3.Error as error:
-            raise SampleLogError(f"{self._path}: {error}") from error
-
     def close(self) -> None:
         """Close the file."""
         self._connection.close()
-
-    def _read(self, statement: str, parameters: tuple[str | int, ...]) -> tuple[SliceSample, ...]:
-        try:
-            rows = self._connection.execute(statement, parameters).fetchall()
-        except sqlite3.Error as error:
-            raise SampleLogError(f"{self._path}: {error}") from error
-        return tuple(_slice_sample(row) for row in rows)
 
     def _prune(self, now_ms: int) -> None:
         for table in _TABLES:
@@ -155,11 +118,6 @@ def _open(path: Path) -> sqlite3.Connection:
             connection.close()
         raise
     return connection
-
-
-def _slice_sample(row: tuple[Any, ...]) -> SliceSample:
-    sample = SliceSample(*row)
-    return replace(sample, is_simulated=bool(sample.is_simulated))
 
 
 def _device_row(sample: DeviceSample) -> tuple[int | str | None, ...]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 
 from agents.device_selection import DeviceSettings
-from agents.sandbox.spec import Isolation, SandboxSettings
+from agents.sandbox.spec import START_MARGIN_MS, Isolation, SandboxSettings
 
 MIB = 1024 * 1024
 DAY_MS = 86_400_000
@@ -28,16 +28,21 @@ class AgentSettings:
     devices: DeviceSettings  # its node_name is the name under which this node registered; operators
     agent_version: str = "0"
     isolation: Isolation | None = None  # None: namespaces where the machine has them; operators
+    is_everybody_trusted: bool = False  # whether jobs may run as the agent's own user if need be; `terraced up` alone
     runtime_path: Path | None = None  # folder of the `terrace` package when the job environment lacks it; developers
     hidden_paths: tuple[Path, ...] = ()  # covered inside every lease, beside the state directory; operators with secrets on the node
     metrics_port: int | None = 0  # of /metrics on loopback; 0 takes a free one, None serves none; operators
     cpu_milli: int | None = None  # what leases may share; None: all of the machine; operators
     memory_bytes: int | None = None  # what leases may share; None: all of the machine; operators
+    # These three and a margin must end before the scheduler's start_deadline_ms, which counts from the grant: whoever's limit ends a start
+    # says whose fault it was, and only the agent knows. `start_ms_maximum` is their sum; a test holds the defaults together.
+    archive_seconds: float = 100.0  # until an archive is here, all tries together; operators of slow networks
+    requirements_timeout_ms: int = 270_000  # until a job's packages are installed; operators of slow package indexes
     start_timeout_ms: int = 180_000  # from the launch to the entrypoint's process; operators with slow disks
     heartbeat_ms: int = 2_000  # nobody needs to
     long_poll_seconds: float = 20.0  # operators behind impatient proxies
     request_seconds: float = 10.0  # of any other request but an archive; operators of slow networks
-    archive_seconds: float = 300.0  # of one archive's download; operators of slow networks
+    wheel_hosts: tuple[str, ...] = ()  # beside the index: hosts (or host:port) of wheels that jobs name by https address; operators
     archive_bytes_maximum: int = 256 * MIB  # nobody needs to: the service refuses larger ones
     backoff_minimum_ms: int = 100  # first wait after a failed request; it doubles from there
     backoff_maximum_ms: int = 5_000
@@ -58,8 +63,18 @@ class AgentSettings:
     def sandbox(self) -> SandboxSettings:
         """How leases run on this machine."""
         return SandboxSettings(
-            state_dir=self.state_dir, isolation=self.isolation, runtime_path=self.runtime_path, hidden_paths=self.hidden_paths
+            state_dir=self.state_dir,
+            isolation=self.isolation,
+            runtime_path=self.runtime_path,
+            hidden_paths=self.hidden_paths,
+            wheel_hosts=self.wheel_hosts,
+            requirements_timeout_ms=self.requirements_timeout_ms,
         )
+
+    @property
+    def start_ms_maximum(self) -> int:
+        """Longest time from hearing of a lease to the word that it has started or failed."""
+        return round(self.archive_seconds * 1_000) + self.requirements_timeout_ms + self.start_timeout_ms + START_MARGIN_MS
 
     @property
     def machine_cpu_milli(self) -> int:

@@ -116,7 +116,6 @@ class Spool:
         """True when no report waits. May wait for a write that is under way."""
         return not self._read("SELECT 1 FROM reports LIMIT 1", ())
 
-    @property
     def has_lost_memory(self) -> bool:
         """True from the loss of a damaged file until `take_as_lost`."""
         return bool(self._read("SELECT 1 FROM lost_memory", ()))

@@ -2,7 +2,7 @@
 
 Owns: the lease table, the sampling round, the totals per slice and the snapshot that /metrics shows. Does not own: the
 readings (a `DeviceSet`, processes.py), their storage (sample_log.py), the exposition (metrics.py) or the timer: the
-agent calls `sample` every `SAMPLE_EVERY_MS`. All calls but `snapshot` take a lock, so any thread may make them.
+agent calls `sample`. All calls but `snapshot` take a lock, so any thread may make them.
 
 Totals start at 0 when a lease is bound, never decrease, and belong to that lease for ever: after its end they stay
 visible, unchanged, for `LINGER_MS`, so that a scrape sees the final value of a lease that lived for seconds.
@@ -24,7 +24,6 @@ from agents.processes import ProcessTable, ProcessTree, ReadTable, TreeReading
 from agents.sample_log import SampleLog, SampleLogError, SliceSample
 from domain.slices import MILLI_GPU_PER_DEVICE
 
-SAMPLE_EVERY_MS = 5_000
 LOG_EVERY_MS = 15_000
 # Two scrapes at the slowest interval that docs/metrics.md allows.
 LINGER_MS = 120_000
@@ -142,7 +141,7 @@ class Telemetry:
         return self._snapshot
 
     def bind(self, lease_id: str, slices: Sequence[LeasedSlice], *, now_ms: int) -> None:
-        """Enter a lease: its totals run from here, or go on where the log left them if the agent was restarted.
+        """Enter a lease: its totals run from here.
 
         Binding a lease again changes nothing. Raises `LeaseTableError` for a slice that is twice the same, of no size or
         too many leases, `UnknownDeviceError` for a device of another node; then nothing is entered.
@@ -152,10 +151,9 @@ class Telemetry:
                 return
             self._check(slices)
             reports = self._sample(now_ms)  # the totals start from readings taken now, not from the last round's
-            remembered = self._remembered_totals(lease_id)
             self._ended.pop(lease_id, None)
             samples = {sample.uuid: sample for sample in self._samples}
-            entries = tuple(_begin(leased, samples.get(leased.device_uuid), remembered) for leased in slices)
+            entries = tuple(_begin(leased, samples.get(leased.device_uuid)) for leased in slices)
             self._open[lease_id] = _Lease(lease_id=lease_id, slices=entries)
             self._publish(now_ms, reports, is_log_due=True)
 
@@ -189,6 +187,11 @@ class Telemetry:
             device_uuids = tuple(entry.leased.device_uuid for entry in lease.slices)
             return idleness.prove(self._devices, device_uuids, live_process_ids=lease.reading.process_ids)
 
+    def prove_devices_idle(self, device_uuids: Sequence[str]) -> idleness.IdleProof:
+        """Look now whether nobody uses these devices, for a lease that is not in the table because an earlier boot had it."""
+        with self._lock:  # a device set is used by one thread at a time
+            return idleness.prove(self._devices, device_uuids, live_process_ids=())
+
     def release(self, lease_id: str, *, now_ms: int) -> None:
         """End a lease: a last round closes its totals, which then linger. Releasing twice, or an unknown lease, changes nothing."""
         with self._lock:
@@ -216,14 +219,6 @@ class Telemetry:
             if (leased.device_uuid, leased.slice) in seen:
                 raise LeaseTableError(f"slices: {leased.slice} of {leased.device_uuid} is named twice; add up shared parts of one device")
             seen.add((leased.device_uuid, leased.slice))
-
-    def _remembered_totals(self, lease_id: str) -> dict[tuple[str, str], SliceSample]:
-        if self._log is None:
-            return {}
-        try:
-            return self._log.last_totals(lease_id)
-        except SampleLogError:  # the next append fails the same way and is reported there
-            return {}
 
     def _sample(self, now_ms: int) -> tuple[CollectorReport, ...]:
         """Take the readings and carry the totals forward; a collector that fails leaves its part as it was."""
@@ -313,11 +308,8 @@ class Telemetry:
         return SliceReading(leased=entry.leased, totals=totals, is_open=lease.ended_at_ms is None)
 
 
-def _begin(leased: LeasedSlice, sample: DeviceSample | None, remembered: dict[tuple[str, str], SliceSample]) -> _Slice:
+def _begin(leased: LeasedSlice, sample: DeviceSample | None) -> _Slice:
     entry = _Slice(leased=leased)
-    before = remembered.get((leased.device_uuid, leased.slice))
-    if before is not None:
-        entry.leased_gpu_us, entry.busy_gpu_ns, entry.energy_microjoule = before.leased_gpu_us, before.busy_gpu_ns, before.energy_microjoule
     _advance(entry, sample, 0)
     return entry
 

@@ -43,7 +43,8 @@ PARTS = {
         AgentSettings,
         frozenset(
             {
-                "api_url", "token", "state_dir", "job_python", "agent_version", "isolation", "hidden_paths", "metrics_port",
+                "api_url", "token", "state_dir", "job_python", "agent_version", "isolation", "is_everybody_trusted",
+                "hidden_paths", "metrics_port",
                 "devices.node_name", "devices.is_simulation_allowed", "devices.simulated_device_count",
             }
         ),

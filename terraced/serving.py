@@ -133,6 +133,7 @@ def serve_agent(settings: Settings) -> None:
         ),
         agent_version=service_version(),
         isolation=None if settings.isolation == "auto" else Isolation(settings.isolation),
+        is_everybody_trusted=settings.is_embedded,
         hidden_paths=(state_dir,),
         metrics_port=settings.agent_metrics_port,
     )

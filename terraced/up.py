@@ -73,7 +73,8 @@ def _say_ready(console: Console, settings: Settings, started: Started) -> None:
     kind = "simulated GPUs (no driver on this machine)" if started.is_simulated else "GPUs"
     say(f"[bold green]Terrace is up[/] at {started.url}   Ray {started.ray_version}, {started.devices} {kind}")
     if started.isolation == "none":
-        say("[yellow]No user namespaces here:[/] only tokens keep leases apart, and Ray listens on all interfaces.")
+        who = "users of their own" if os.geteuid() == 0 else "this user: they can read the keys and the database below, and one another"
+        say(f"[yellow]No user namespaces here:[/] jobs run as {who}. Their Rays listen on all interfaces, behind tokens.")
     say(f"This mode trusts the one user who runs it. State: {settings.state_dir}")
     say("\nTry, in another terminal:")
     say(f"  export TERRACE_URL={started.url} TERRACE_API_KEY=$(cat {settings.operator_key_path})")

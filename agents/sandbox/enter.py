@@ -69,6 +69,7 @@ def _prepare(boot: dict[str, Any], boot_path: str, descriptor: int) -> None:
     os.chdir(lease_dir / "work")  # so that requirements may name a file of the working directory
     if boot["archive_path"]:
         archive.unpack(Path(boot["archive_path"]), lease_dir / "work")
+        Path(boot["archive_path"]).unlink()  # it would take its room for as long as the lease runs
     if boot["requirements_path"]:
         overlay.install(
             Path(boot["requirements_path"]),
@@ -76,6 +77,7 @@ def _prepare(boot: dict[str, Any], boot_path: str, descriptor: int) -> None:
             job_python=boot["job_python"],
             ray_version=boot["ray_version"],
             timeout_ms=boot["requirements_timeout_ms"],
+            wheel_hosts=boot["wheel_hosts"],
         )
     if boot["isolation"] == "namespaces":
         _become(["unshare", *NAMESPACES, *again(boot, "enter", boot_path, descriptor)])

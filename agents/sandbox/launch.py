@@ -160,6 +160,7 @@ def _boot(
         "archive_path": str(lease_dir / "archive.tar.gz") if spec.archive_path else None,
         "requirements_path": str(lease_dir / "requirements.txt") if spec.requirements_path else None,
         "requirements_timeout_ms": settings.requirements_timeout_ms,
+        "wheel_hosts": settings.wheel_hosts,
         "environment": _environment(spec, settings, lease_dir),
     }
 

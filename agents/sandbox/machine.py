@@ -71,6 +71,26 @@ def isolation(wanted: Isolation | None, uid: int | None) -> Isolation:
     return Isolation.NONE
 
 
+def trust_needed(isolation: Isolation, *, is_asked_for: bool, is_root: bool, is_given: bool) -> str | None:
+    """Return what must be said at the agent's start about leases without namespaces, None when there is nothing.
+
+    SandboxError where users' code would run as the agent's own user, unless an operator asked for just that or the machine is one
+    person's own (`is_given`): such a lease reads the node's key, and every other lease's files and token.
+    """
+    if isolation is Isolation.NAMESPACES:
+        return None
+    if is_root:
+        return "isolation none: leases are kept apart by user ids only, and their Rays listen on every interface behind tokens"
+    exposed = "jobs run as the agent's own user and can read its key, its state directory and one another's files and tokens"
+    if not (is_asked_for or is_given):
+        refusal = namespaces_refusal(None)
+        raise SandboxError(
+            f"isolation: this machine gives leases no namespaces ({refusal}), so {exposed}. Allow user namespaces, run the agent as root, "
+            "or set isolation to none if everybody who may submit is trusted with this node"
+        )
+    return f"isolation none: {exposed}; their Rays listen on every interface behind tokens"
+
+
 @functools.cache
 def job_environment(python: str, runtime_path: str | None = None) -> JobEnvironment:
     """Ask the job environment what it holds; SandboxError when it is no Python >= 3.11 with Ray and the `terrace` package."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 MIB = 1024 * 1024
+START_MARGIN_MS = 15_000  # beyond its own limits, for a start to say that it failed
 
 
 class Isolation(StrEnum):
@@ -92,6 +93,7 @@ class SandboxSettings:
     environment does not have it installed (development). `hidden_paths` are covered inside every lease beside `state_dir`.
     Run by root, each lease gets its own user id from `lease_uid_base` on; nobody else may use that range, and checkpoints of jobs
     that wait for their next attempt belong to it. `tasks_maximum` bounds the processes and threads of a lease (with namespaces only).
+    `wheel_hosts` are where a job's wheels may come from by address; the package index is always allowed.
     """
 
     state_dir: Path
@@ -102,7 +104,8 @@ class SandboxSettings:
     lease_uid_count: int = 512
     tasks_maximum: int = 16_384
     object_store_bytes: int = 160 * MIB
-    requirements_timeout_ms: int = 600_000
+    requirements_timeout_ms: int = 270_000
+    wheel_hosts: tuple[str, ...] = ()
 
     @property
     def lease_uids(self) -> range:

@@ -24,7 +24,17 @@ from typing import Any
 import structlog
 
 from agents.sandbox import handles, launch, messages, ownership, procfs
-from agents.sandbox.spec import EventKind, FailureClass, Isolation, LeaseSpec, SandboxError, SandboxEvent, SandboxHandle, SandboxSettings
+from agents.sandbox.spec import (
+    START_MARGIN_MS,
+    EventKind,
+    FailureClass,
+    Isolation,
+    LeaseSpec,
+    SandboxError,
+    SandboxEvent,
+    SandboxHandle,
+    SandboxSettings,
+)
 from terrace.runtime import before_start
 
 log = structlog.get_logger()
@@ -32,7 +42,6 @@ log = structlog.get_logger()
 EVENTS_MAX = 256
 LINE_BYTES_MAX = 512 * 1024
 STOP_MARGIN_MS = 10_000
-START_MARGIN_MS = 15_000
 KILL_SECONDS_MAX = 10.0
 KILL_POLL_SECONDS = 0.02
 LOG_TAIL_BYTES = 2_000

@@ -17,7 +17,7 @@ class SchedulerSettings:
     term_ms: int = (
         15_000  # how long a silent leader keeps the lead; operators with several schedulers, whose clocks must agree within a third of it
     )
-    start_deadline_ms: int = 600_000  # a lease that is not running after this is stopped and tried again; operators with slow images
+    start_deadline_ms: int = 600_000  # a lease not running after this is stopped and tried again; above agents' start_ms_maximum; operators
     overrun_ms: int = 60_000  # how long over limit and grace before the scheduler steps in; nobody needs to
     node_lost_after_ms: int = 30_000  # silence of an agent after which its node gets nothing new; operators
     forecast_every_ms: int = 1_000  # the forecast's own, slower loop; operators of very long queues

@@ -15,12 +15,12 @@ class Wire(httpx.AsyncBaseTransport):
     """The line from the agent to the service.
 
     `is_down`: nothing arrives. `lost_replies`: so many batches arrive and are not answered. `nonsense`: so many answers are somebody
-    else's. `is_amnesiac`: the service has forgotten every lease.
+    else's. `is_amnesiac`: the service has forgotten every lease. `is_without_archives`: it has no archive any more.
     """
 
     def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
         self._inner = inner
-        self.is_down = self.is_amnesiac = False
+        self.is_down = self.is_amnesiac = self.is_without_archives = False
         self.lost_replies = self.nonsense = 0
         self.assignments_asked = 0
         self.batches: list[bytes] = []
@@ -37,6 +37,8 @@ class Wire(httpx.AsyncBaseTransport):
         if self.nonsense:
             self.nonsense -= 1
             return httpx.Response(200, html="<h1>Welcome to the hotel's network</h1>", request=request)
+        if self.is_without_archives and "/archives/" in request.url.path:
+            return httpx.Response(404, json={"code": "not_found"}, request=request)
         if self.is_amnesiac and request.url.path.endswith("/assignments"):
             return httpx.Response(200, json={"cursor": "nothing", "items": []}, request=request)
         answer = await self._inner.handle_async_request(request)

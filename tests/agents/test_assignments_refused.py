@@ -13,10 +13,20 @@ from agents.devices import Device
 from agents.lease_runs import LeaseRun
 from agents.roster import Roster
 from agents.sandbox.spec import CheckpointError, LeaseSpec, SandboxError, SandboxEvent, SandboxHandle
+from agents.simulated import SimulatedDeviceSet
 from agents.spool import LeaseMemory
 from agents.surroundings import Surroundings
 from terrace.models.agents import AssignedSlice, Assignment
-from tests.agents.node_world import World
+from tests.agents.node_world import NODE, World
+
+
+class WithFiles(SimulatedDeviceSet):
+    """Its devices have files below /dev, and the last is in MIG mode and not offered."""
+
+    def inventory(self) -> tuple[Device, ...]:
+        """Return the devices."""
+        *others, last = (dataclasses.replace(device, node_path=f"/dev/nvidia{device.index}") for device in super().inventory())
+        return *others, dataclasses.replace(last, is_mig_enabled=True)
 
 
 class Unstartable:
@@ -70,10 +80,6 @@ def mine(around: Surroundings, *indices: int) -> list[AssignedSlice]:
     return [AssignedSlice(device_uuid=devices[index].uuid, device_index=index, milli_gpu=1_000) for index in indices]
 
 
-def with_file(device: Device) -> Device:
-    return dataclasses.replace(device, node_path=f"/dev/nvidia{device.index}")
-
-
 def around_of(world: World) -> Surroundings:
     return world.agent()._around
 
@@ -119,14 +125,15 @@ async def test_machine_that_refuses_says_whose_fault_it_is(error: Exception, fai
 
     kinds, data = await ended(around, assignment(mine(around, 0)))
 
-    assert (kinds, data) == (["exited", "gone"], {"exit_code": None, "failure_class": failure_class, "message": str(error)})
+    why = {"exit_code": None, "failure_class": failure_class, "message": str(error), "was_stopped": False}
+    assert (kinds, data) == (["exited", "gone"], why)
 
 
 async def test_files_of_all_other_devices_are_hidden_from_a_lease(world: World) -> None:
     machine = Unstartable(SandboxError("only asked"))
     world.make_tree = lambda: machine
+    world.devices = WithFiles(NODE)
     around = around_of(world)
-    around.devices = {uuid: with_file(device) for uuid, device in around.devices.items()}
 
     await ended(around, assignment(mine(around, 2, 5)))
 

@@ -86,6 +86,24 @@ async def test_fault_and_recovery_of_a_device_are_told_once_each(world: World, d
     assert broken == ("faulty", "ecc 3", False)
 
 
+async def test_device_of_an_earlier_lease_that_cannot_be_seen_any_more_is_not_proven_free(world: World, devices: StaysBusy) -> None:
+    job_id = await world.submit("import signal; signal.pause()", maximum_attempts=1)
+    async with world.running(stop_seconds_maximum=0.0):
+        await world.until(world.state_is(job_id, "running"))
+    lease_id = await world.lease_of(job_id)
+
+    world.devices = SimulatedDeviceSet(f"{NODE}-without")  # every device has another name
+    async with world.running():
+        await world.until(world.has_ended(job_id))
+        await world.until(world.has_been_asked(5))
+        without = await world.observed(lease_id)
+    world.devices = devices
+    async with world.running():
+        await world.until(world.is_free)
+
+    assert ("gone" in without, (await world.observed(lease_id))[-1]) == (False, "gone")
+
+
 async def test_quarantine_of_an_earlier_life_ends_when_the_next_one_sees_the_device_idle(world: World, devices: StaysBusy) -> None:
     devices.busy.add(devices.inventory()[0].uuid)
     job_id = await world.submit(SHORT)

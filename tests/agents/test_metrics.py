@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import urllib.request
 from pathlib import Path
@@ -14,6 +15,7 @@ from agents import metrics, telemetry
 from agents.devices import DeviceFault, FaultCode
 from agents.exporter import Exporter, PortUnavailableError
 from agents.metrics import METRICS, AgentCollector, Kind
+from agents.settings import AgentSettings
 from agents.simulated import SimulatedDeviceSet
 from agents.telemetry import LeasedSlice, Telemetry
 
@@ -114,7 +116,9 @@ def test_documented_contract_is_the_table_in_the_code() -> None:
 
 def test_documented_limits_are_the_constants_in_the_code() -> None:
     text = CONTRACT.read_text()
-    for name in ("SAMPLE_EVERY_MS", "LINGER_MS", "GAP_MAX_MS", "OPEN_LEASES_MAX", "ENDED_LEASES_MAX"):
+    defaults = {field.name: field.default for field in dataclasses.fields(AgentSettings)}
+    assert f"`sample_ms` = {defaults['sample_ms']:,}" in text
+    for name in ("LINGER_MS", "GAP_MAX_MS", "OPEN_LEASES_MAX", "ENDED_LEASES_MAX"):
         assert f"`{name}` = {getattr(telemetry, name):,}" in text
 
 

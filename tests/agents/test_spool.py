@@ -185,10 +185,10 @@ def test_damaged_spool_is_set_aside_and_what_is_assigned_then_counts_as_taken(da
     (tmp_path / "spool.db").write_bytes(b"no database" * 1_000 if damage == "no database" else content[:8_192] + b"\xff" * 32_768)
 
     spool = opened(tmp_path, "boot-two")
-    was_lost = spool.has_lost_memory
+    was_lost = spool.has_lost_memory()
     spool.take_as_lost({"lea_a": ["GPU-1"]})
 
-    assert (was_lost, spool.has_lost_memory, spool.taken_before()) == (True, False, {"lea_a": ("GPU-1",)})
+    assert (was_lost, spool.has_lost_memory(), spool.taken_before()) == (True, False, {"lea_a": ("GPU-1",)})
     assert (tmp_path / "spool.db.broken").exists()
 
 
@@ -196,13 +196,13 @@ def test_loss_of_memory_is_remembered_until_somebody_acted_on_it(tmp_path: Path)
     (tmp_path / "spool.db").write_bytes(b"no database" * 1_000)
     opened(tmp_path).close()
 
-    assert opened(tmp_path, "boot-two").has_lost_memory
+    assert opened(tmp_path, "boot-two").has_lost_memory()
 
 
 def test_whole_spool_has_lost_nothing(tmp_path: Path) -> None:
     opened(tmp_path).close()
 
-    assert not opened(tmp_path, "boot-two").has_lost_memory
+    assert not opened(tmp_path, "boot-two").has_lost_memory()
 
 
 def test_spool_that_cannot_be_opened_is_named(tmp_path: Path) -> None:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from agents import telemetry
 from agents.devices import DeviceError, DeviceSample, UnknownDeviceError
 from agents.idleness import NotIdleReason
 from agents.processes import ProcessRow, ProcessTable
-from agents.sample_log import SampleLog
 from agents.simulated import IDLE_MILLIWATT, SimulatedDeviceSet
 from agents.telemetry import LeasedSlice, LeaseTableError, Snapshot, Telemetry
 from tests.agents.conftest import NvmlBench
@@ -28,11 +25,11 @@ class LosesItsDriver(SimulatedDeviceSet):
 class World:
     """A simulated node, a process table that the test writes, and the telemetry over both."""
 
-    def __init__(self, log: SampleLog | None = None) -> None:
+    def __init__(self) -> None:
         self.devices = SimulatedDeviceSet("node-a")
         self.uuids = [device.uuid for device in self.devices.inventory()]
         self.table: ProcessTable = {ROOT: ProcessRow(ROOT, 1, 1, 0, 1 << 20)}
-        self.telemetry = Telemetry(self.devices, node="node-a", log=log, read_table=lambda: self.table)
+        self.telemetry = Telemetry(self.devices, node="node-a", read_table=lambda: self.table)
 
     def whole(self, index: int) -> LeasedSlice:
         return LeasedSlice(device_uuid=self.uuids[index], slice="whole", flavor="h200", milli_gpu=1000)
@@ -140,15 +137,6 @@ def test_next_lease_of_a_device_does_not_touch_the_totals_of_the_last(world: Wor
     assert by_lease == {"lea_a": 5_000_000, "lea_b": 1_000_000}
 
 
-def test_totals_go_on_after_a_restart_of_the_agent(tmp_path: Path) -> None:
-    first = World(SampleLog(tmp_path / "samples.db"))
-    first.lease(now_ms=0)
-    first.telemetry.sample(20_000)
-    second = World(SampleLog(tmp_path / "samples.db"))
-    second.lease(now_ms=30_000)
-    assert totals(second.telemetry.sample(31_000))[0] == 21_000_000
-
-
 def test_binding_twice_and_releasing_twice_change_nothing(world: World) -> None:
     world.lease(now_ms=0)
     world.lease(now_ms=2_000)
@@ -164,6 +152,12 @@ def test_device_is_not_free_while_the_tree_lives_and_free_when_it_is_gone(world:
     gone = world.telemetry.prove_idle("lea_a", now_ms=2_000)
     assert [obstacle.reason for obstacle in alive.obstacles] == [NotIdleReason.TREE_ALIVE, NotIdleReason.DEVICE_BUSY]
     assert gone.is_idle
+
+
+def test_device_that_cannot_be_seen_is_an_obstacle_and_not_forgotten(world: World) -> None:
+    proof = world.telemetry.prove_devices_idle([world.uuids[0], "GPU-gone"])
+
+    assert [(obstacle.reason, obstacle.device_uuid) for obstacle in proof.obstacles] == [(NotIdleReason.DEVICE_UNKNOWN, "GPU-gone")]
 
 
 def test_broken_collector_reports_failure_and_spares_the_others() -> None:

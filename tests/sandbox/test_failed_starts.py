@@ -94,6 +94,15 @@ def test_requirements_that_cannot_be_met_are_the_user_s_environment(text: str, m
     assert message in end["message"]
 
 
+def test_archive_takes_no_room_once_it_is_unpacked(plain_leases: Leases, tmp_path: Path) -> None:
+    archive = leases.archive(tmp_path / "a.tar.gz", {"train.py": "print('HERE', flush=True); import signal; signal.pause()"})
+
+    followed = plain_leases.start(leases.lease(archive_path=archive, entrypoint=("python", "train.py")))
+    followed.wait_for_line("HERE", seconds=30)
+
+    assert [*Path(followed.sandbox.handle.lease_dir).glob("*.tar.gz")] == []
+
+
 def test_requirements_are_there_before_the_entrypoint_and_only_for_it(plain_leases: Leases, tmp_path: Path) -> None:
     program = "import greeting, sys; print('WORDS', greeting.WORDS, sys.prefix)"
     spec = leases.lease(
