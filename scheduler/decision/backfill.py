@@ -22,7 +22,7 @@ from quotas.tree import Tree
 from scheduler.decision import gate, place, windows
 from scheduler.decision.fit import Fleet, Member, bits
 from scheduler.decision.gate import Option
-from scheduler.decision.snapshot import ClassKey, Policy, RunningJob, Snapshot
+from scheduler.decision.snapshot import ClassKey, Policy, RunningJob, Snapshot, model_of, usage_of
 from scheduler.decision.windows import Window, Windows
 
 STEPS_MAXIMUM = 10_000  # moments that one walk looks at; a job that does not fit by then gets no forward start time
@@ -51,7 +51,7 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A job that runs, or starts in this plan, as the walk sees it: what it gives back, and when at the latest."""
+    """A job that starts in this plan, or begins in the walk, as the walk sees it: what it gives back, and when at the latest."""
 
     ends_ms: int
     seq: int
@@ -61,10 +61,51 @@ class Lease:
     usage: Mapping[str, Amount]
 
 
-def lease_of(running: RunningJob, fleet: Fleet, usage: Mapping[str, Amount], now_ms: int) -> Lease:
-    """Return a running job as the walk sees it."""
-    members = fleet.members_of(running.shape, running.slices, running.nodes)
-    return Lease(running.ends_ms(now_ms), running.seq, running.tenant, running.shape, members, usage)
+class RunningLease:
+    """A running job as the walk sees it. Where it stands is found when it is asked for: most walks end before most leases do."""
+
+    __slots__ = ("_found", "_running", "_snapshot", "ends_ms", "seq")
+
+    def __init__(self, running: RunningJob, snapshot: Snapshot) -> None:
+        """Ask only for the time at which it ends."""
+        self._running, self._snapshot = running, snapshot
+        self._found: tuple[Sequence[Member], Mapping[str, Amount]] | None = None
+        self.ends_ms, self.seq = running.ends_ms(snapshot.now_ms), running.seq
+
+    @property
+    def tenant(self) -> str:
+        """The quota node that it charges."""
+        return self._running.tenant
+
+    @property
+    def shape(self) -> Shape:
+        """What each of its members holds."""
+        return self._running.shape
+
+    @property
+    def members(self) -> Sequence[Member]:
+        """Where it stands."""
+        return self._find()[0]
+
+    @property
+    def usage(self) -> Mapping[str, Amount]:
+        """What it charges."""
+        return self._find()[1]
+
+    def _find(self) -> tuple[Sequence[Member], Mapping[str, Amount]]:
+        if self._found is None:
+            running, snapshot = self._running, self._snapshot
+            members = snapshot.fleet.members_of(running.shape, running.slices, running.nodes)
+            self._found = (members, usage_of(running.shape, model_of(running.flavor, snapshot.flavors)))
+        return self._found
+
+
+AnyLease = Lease | RunningLease
+
+
+def leases_of(snapshot: Snapshot) -> dict[str, AnyLease]:
+    """Return the running jobs that stay, as a walk into the future sees them."""
+    return {job.job: RunningLease(job, snapshot) for job in snapshot.running if not job.is_leaving}
 
 
 class Holds:
@@ -179,7 +220,7 @@ def placing_of(snapshot: Snapshot) -> Placing:
 class Future:
     """The present state and what ends when. Each `hold` walks through a copy of it."""
 
-    def __init__(self, fleet: Fleet, leases: Sequence[Lease], *, now_ms: int, placing: Placing, tree: Tree | None = None) -> None:
+    def __init__(self, fleet: Fleet, leases: Sequence[AnyLease], *, now_ms: int, placing: Placing, tree: Tree | None = None) -> None:
         """Start at the present state of `fleet`. With a `tree`, quota must also allow the start; without, only places count."""
         self._fleet = fleet
         self._tree = tree
@@ -229,7 +270,7 @@ class _Walk:
     """One copy of the state, moving through the ends of leases and the begins and ends of holds."""
 
     def __init__(
-        self, fleet: Fleet, tree: Tree | None, leases: Sequence[Lease], holds: Sequence[Hold], moments: Sequence[int], now_ms: int
+        self, fleet: Fleet, tree: Tree | None, leases: Sequence[AnyLease], holds: Sequence[Hold], moments: Sequence[int], now_ms: int
     ) -> None:
         self.fleet = fleet
         self.tree = tree
@@ -285,7 +326,7 @@ class _Walk:
             self._next_begin += 1
             self.occupy(hold)
 
-    def _give_back(self, lease: Lease) -> None:
+    def _give_back(self, lease: AnyLease) -> None:
         self.fleet.give_back(lease.members, lease.shape)
         if self.tree is not None and lease.tenant in self.tree:
             self.tree.remove(lease.tenant, lease.usage)

@@ -13,14 +13,14 @@ from enum import Enum
 from domain.reasons import Reason, ReasonCode, Unblock
 from quotas.tree import WhenCanBorrow, WhenCanPreempt
 from scheduler.decision import backfill, gate, nominate, order, place, windows
-from scheduler.decision.backfill import Future, Lease
+from scheduler.decision.backfill import AnyLease, Future, Lease
 from scheduler.decision.fit import Member
 from scheduler.decision.gate import Option
 from scheduler.decision.ground import Ground
 from scheduler.decision.order import Entry
 from scheduler.decision.plan import ClassReason, Plan, Preemption, Start
 from scheduler.decision.preempt import Found
-from scheduler.decision.snapshot import ClassKey, Nomination, PendingJob, Snapshot, model_of, usage_of
+from scheduler.decision.snapshot import ClassKey, Nomination, PendingJob, Snapshot
 from scheduler.decision.taking import Taking
 from scheduler.decision.users import Users
 from scheduler.decision.victims import Request
@@ -73,15 +73,6 @@ def decide(snapshot: Snapshot) -> Plan:
     return decision.plan()
 
 
-def leases_of(snapshot: Snapshot) -> dict[str, Lease]:
-    """Return the running jobs that stay, as a walk into the future sees them."""
-    return {
-        job.job: backfill.lease_of(job, snapshot.fleet, usage_of(job.shape, model_of(job.flavor, snapshot.flavors)), snapshot.now_ms)
-        for job in snapshot.running
-        if not job.is_leaving
-    }
-
-
 class _Decision:
     """The working state of one decision: copies of fleet and tree, and what was decided so far."""
 
@@ -97,7 +88,7 @@ class _Decision:
         self.nominations: list[Nomination] = []
         self._taking = Taking(snapshot, self.ground, self.users, place=self._place_later, prepare=self._find_holds)
         self._new_leases: list[Lease] = []
-        self._running: dict[str, Lease] | None = None  # without those who leave, in this plan too
+        self._running: dict[str, AnyLease] | None = None  # without those who leave, in this plan too
         self._served: set[str] = set()  # started or nominated before anybody else was considered
         self._nominated: dict[ClassKey, Nomination] = {}  # the first of each class
         self._placing = backfill.placing_of(snapshot)
@@ -335,7 +326,7 @@ class _Decision:
         self._without_hold = later
         if self._running is None:
             gone = {item.job for item in self.preemptions}
-            self._running = {job: lease for job, lease in leases_of(self.snapshot).items() if job not in gone}
+            self._running = {job: lease for job, lease in backfill.leases_of(self.snapshot).items() if job not in gone}
         leases = [*self._running.values(), *self._new_leases]
         future = Future(self.ground.later.fleet, leases, now_ms=self.snapshot.now_ms, placing=self._placing)
         for entry, option, jobs in due:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from domain.reasons import Reason, ReasonCode
 from scheduler.decision import backfill, gate
 from scheduler.decision.backfill import Future, Lease
-from scheduler.decision.decide import decide, leases_of
+from scheduler.decision.decide import decide
 from scheduler.decision.plan import Forecast, Plan, Start
 from scheduler.decision.snapshot import ClassKey, JobClass, Nomination, Snapshot, model_of, usage_of
 
@@ -68,7 +68,7 @@ def forecast_jobs(snapshot: Snapshot, depth: int, *, plan: Plan) -> Mapping[str,
 def _after(snapshot: Snapshot, plan: Plan, classes: Mapping[ClassKey, JobClass]) -> Future:
     """Return the future as it looks once the plan's starts and nominations hold their slices and those who leave have left."""
     fleet, tree = snapshot.fleet.copy(), snapshot.tree.copy()
-    leases = leases_of(snapshot)
+    leases = backfill.leases_of(snapshot)
     victims = {item.job for item in plan.preemptions}
     for job in snapshot.running:
         if job.is_leaving or job.job in victims:

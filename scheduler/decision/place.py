@@ -139,12 +139,14 @@ def _smallest_group(fleet: Fleet, shape: Shape, model: str | None, placement: Pl
 
 def _tightest_rack(fleet: Fleet, shape: Shape, model: str | None, allowed: int, fitting: int) -> int:
     """Return the allowed nodes of the rack with the least free that takes the gang, else no node. `fitting` take a replica each."""
-    layout = fleet.layout
-    racks = [
-        (fleet.free_in_rack(at, nodes, model), at, nodes) for at in layout.racks_with(fitting) if (nodes := layout.rack_masks[at] & allowed)
-    ]
-    for free, _, nodes in sorted(racks):
-        if (model is None or free >= shape.slices) and fleet.replicas_within(nodes, shape, model) >= shape.replicas:
+    layout, wanted = fleet.layout, shape.slices
+    if model is not None and allowed == layout.schedulable:
+        racks = [(free, at) for at, free in enumerate(fleet.free_in_racks[model][:-1]) if free >= wanted]
+    else:
+        racks = [(fleet.free_in_rack(at, layout.rack_masks[at] & allowed, model), at) for at in layout.racks_with(fitting)]
+    for free, at in sorted(racks):
+        nodes = layout.rack_masks[at] & allowed
+        if (model is None or free >= wanted) and fleet.replicas_within(nodes, shape, model) >= shape.replicas:
             return nodes
     return 0
 
