@@ -51,7 +51,7 @@ def read(texts: Mapping[str, str], models: Mapping[str, str], *, gpu_resource: s
         part = CohortPart.model_validate(entry)
         name, parent = _cohort_name(part.name), part.parent and _cohort_name(part.parent)
         wanted = _wanted(name, part.quota.by_resource(), resources)
-        cohorts.append(WantedCohort(name, name in found.cohorts, parent, _weight(name, part, notes), wanted))
+        cohorts.append(WantedCohort(name, name in found.cohorts, parent, _weight(part, found.cohorts, notes), wanted))
     for entry in tree.tenants:
         tenant = TenantPart.model_validate(entry)
         name, parent = _checked(tenant.name), tenant.parent and _cohort_name(tenant.parent)
@@ -60,7 +60,7 @@ def read(texts: Mapping[str, str], models: Mapping[str, str], *, gpu_resource: s
         if "flavor_fungibility" in tenant.model_fields_set:
             fungibility = tenant.flavor_fungibility
             rules |= {"when_can_borrow": fungibility.when_can_borrow.value, "when_can_preempt": fungibility.when_can_preempt.value}
-        weight = _weight(name, tenant, notes)
+        weight = _weight(tenant, found.queues, notes)
         tenants.append(WantedTenant(clock.new_id("ten"), clock.new_id("prj"), name, parent, weight, rules, wanted))
     return Read(tuple(cohorts), tuple(tenants), _left_out(notes, found))
 
@@ -91,12 +91,12 @@ def _wanted(name: str, quotas: Mapping[str, Quota], resources: Mapping[str, str]
     return tuple(found.values())
 
 
-def _weight(name: str, part: CohortPart, notes: list[Note]) -> int:
+def _weight(part: CohortPart, described: Mapping[str, Any], notes: list[Note]) -> int:
     scaled = part.weight * WEIGHT_SCALE
     if scaled.denominator != 1:
-        notes.append(
-            Note(None, f"{name}: fairSharing.weight", f"is finer than a thousandth: rounded down to {int(scaled) / WEIGHT_SCALE:g}")
-        )
+        source = described[part.name.removeprefix(_COHORT_PREFIX)].source
+        reason = f"is finer than a thousandth: rounded down to {int(scaled) / WEIGHT_SCALE:g}"
+        notes.append(Note(source, "spec.fairSharing.weight", reason))
     return int(scaled)
 
 
@@ -116,11 +116,7 @@ def _rules(tenant: TenantPart, *, is_fair: bool, source: Any, notes: list[Note])
 
 
 def _left_out(notes: Sequence[Note], found: kueue.Manifests) -> tuple[str, ...]:
-    lines = [
-        str(note)
-        for note in notes
-        if not (note.source is not None and note.source.title.startswith(_NO_QUOTAS)) and _RENAMED not in note.reason
-    ]
+    lines = [_in_our_words(str(note)) for note in notes if _is_of_quotas(note)]
     for kind, count in (
         ("Workload", len(found.workloads)),
         ("LocalQueue", len(found.local_queues)),
@@ -132,3 +128,14 @@ def _left_out(notes: Sequence[Note], found: kueue.Manifests) -> tuple[str, ...]:
         state = "on" if found.configuration.fair_sharing else "off"
         lines.append(f"{found.configuration.source}: fair sharing is {state} there; the policy here is set by itself")
     return tuple(dict.fromkeys(lines))[:LEFT_OUT_MAXIMUM]
+
+
+def _is_of_quotas(note: Note) -> bool:
+    """Tell whether a note concerns quotas: not the nodes that a scenario makes up, nor jobs, nor names that only a scenario changes."""
+    if note.source is None:
+        return False
+    return not note.source.title.startswith(_NO_QUOTAS) and _RENAMED not in note.reason
+
+
+def _in_our_words(line: str) -> str:
+    return line.replace("a scenario", "Terrace").replace("the scenario", "Terrace")

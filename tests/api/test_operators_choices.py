@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from api import clock
+from quotas.amount import Amount
+from quotas.tree import Reclaim
 from scheduler.decision.snapshot import Policy, Snapshot
 from store.scheduling import LoadSnapshot
 from tests.support.api import Api, Caller, problem_of
@@ -43,7 +45,8 @@ async def test_everything_that_is_set_is_in_the_next_snapshot(api: Api) -> None:
 
     (acme,) = [node for node in seen.tree.nodes() if node.kind == "tenant"]
     assert seen.tree.path(acme.name) == (acme.name, "coh_research", "fleet")
-    assert (acme.preemption.reclaim_within_cohort, acme.user_cap, seen.tree.node("coh_research").weight) == ("any", 2_000, 3)
+    assert (acme.preemption.reclaim_within_cohort, acme.user_cap) == (Reclaim.ANY, Amount(2_000))
+    assert seen.tree.node("coh_research").weight == 3
     assert seen.tree.available(acme.name, "h200") == 9_000
     assert seen.policy == Policy(spans_nodes=False, backfill_depth=9)
     assert [(item.name, item.tenant, item.milli_gpu) for item in seen.capacity_reservations] == [("course", acme.name, 2_000)]

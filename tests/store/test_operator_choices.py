@@ -17,7 +17,6 @@ from tests.store.world import T0_MS, World
 from tests.support.statements import rows
 
 BASE = Policy()
-UNFAIR = {"fair_sharing": False}
 
 
 def snapshot(world: World) -> Snapshot:
@@ -43,7 +42,7 @@ def acme(world: World) -> World:
 
 
 def test_rules_are_in_the_next_snapshot(acme: World) -> None:
-    set_policy(acme, **UNFAIR)
+    set_policy(acme, fair_sharing=False)
     set_rules(
         acme, within_tenant="lower_or_newer_equal", reclaim_within_cohort="any", borrow_within_cohort="lower_priority",
         borrow_max_priority=5, when_can_borrow="try_next_flavor", when_can_preempt="preempt", user_cap_milli_gpu=3_000,
@@ -114,17 +113,17 @@ def test_preemption_while_borrowing_needs_fair_sharing_off(acme: World) -> None:
 
 
 def test_fair_sharing_stays_off_while_somebody_preempts_while_borrowing(acme: World) -> None:
-    set_policy(acme, **UNFAIR)
+    set_policy(acme, fair_sharing=False)
     set_rules(acme, borrow_within_cohort="lower_priority")
     with pytest.raises(ConflictError) as refused:
         set_policy(acme, fair_sharing=True, backfill_depth=3)
     assert (refused.value.code, refused.value.data) == ("borrows_with_fair_sharing", {"field": "fair_sharing", "nodes": 1})
     assert "acme" in refused.value.message
-    assert snapshot(acme).policy == replace(BASE, **UNFAIR)
+    assert snapshot(acme).policy == replace(BASE, fair_sharing=False)
 
 
 def test_fair_sharing_by_default_is_refused_likewise(acme: World) -> None:
-    set_policy(acme, **UNFAIR)
+    set_policy(acme, fair_sharing=False)
     set_rules(acme, borrow_within_cohort="lower_priority")
     with pytest.raises(ConflictError):
         set_policy(acme, fair_sharing=None)
