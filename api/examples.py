@@ -49,7 +49,8 @@ _FORECAST = {"start_at": LATER, "not_before": None, "computed_at": MOMENT}
 _JOB = {
     "id": JOB, "tenant": "acme", "project": "vision", "user": "ada", "name": "resnet", "state": "queued", "target": "run",
     "entrypoint": ["python", "train.py", "--epochs", "3"], "replicas": 2, "gpus": 4, "flavors": ["h200"], "cpu_milli": 0,
-    "memory_bytes": 0, "limit_seconds": 7_200, "tier": "standard", "priority": 0, "attempt": 0, "maximum_attempts": 3,
+    "memory_bytes": 0, "sites": [], "deny_sites": [], "prefer_sites": [], "node_labels": {}, "tolerates": [], "within": "site",
+    "limit_seconds": 7_200, "tier": "standard", "priority": 0, "attempt": 0, "maximum_attempts": 3,
     "submitted_at": MOMENT, "started_at": None, "ended_at": None, "exit_code": None, "failure_class": None, "message": None,
     "progress": None, "reason": _REASON, "forecast": _FORECAST,
 }  # fmt: skip
@@ -68,6 +69,7 @@ _EVENT = {
 _QUOTA: dict[str, Any] = {
     "tenant": "acme", "project": None, "resource": "h200", "nominal": 8_000, "borrowing_limit": None, "lending_limit": None,
     "held": 4_000, "queued": 8_000, "valid_from": MOMENT, "valid_until": None, "warnings": [], "cohort": None,
+    "is_simulated": False,
 }  # fmt: skip
 _RULES: dict[str, Any] = {
     "within_tenant": "lower_priority", "reclaim_within_cohort": "any", "borrow_within_cohort": "never", "borrow_max_priority": None,
@@ -129,6 +131,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "EventAnswer": _EVENT,
     "FlavorAnswer": {
         "name": "h200", "gpu_model": "h200", "mode": "whole", "milli_gpu": 1_000, "price_units_per_hour": 3_500_000, "currency": "USD",
+        "is_simulated": False,
     },
     "Identity": {
         "user_id": USER, "user": "ada", "role": "member", "tenant": "acme", "scopes": ["*"], "service_version": "0.1.0",
@@ -194,7 +197,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "TenantCreate": {"name": "acme", "parent": "fleet"},
     "TenantSet": {"weight_milli": 2_000},
     "UsageReport": {
-        "start": "2026-11-01T00:00:00Z", "end": "2026-12-01T00:00:00Z", "group_by": ["tenant", "flavor"],
+        "start": "2026-11-01T00:00:00Z", "end": "2026-12-01T00:00:00Z", "group_by": ["tenant", "flavor"], "is_simulated": False,
         "rows": [
             {
                 "tenant": "acme", "project": None, "user": None, "flavor": "h200", "job_id": None, "leases": 1,

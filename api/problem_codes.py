@@ -83,16 +83,22 @@ CODES: dict[str, Meaning] = {
     "scope_not_grantable": Meaning(403, "A key cannot make one with more scopes than it has."),
     # Submitting and estimating.
     "archive_not_uploaded": Meaning(422, "The tenant has no archive of this hash; PUT it to /v1/archives/{sha256} first."),
+    "contradictory_place": Meaning(
+        422, "A site is wanted and denied, or preferred and not allowed, or an island is asked for without GPUs."
+    ),
     "exceeds_maximum": Meaning(422, "More than any node has, or than the tenant's quota could ever give."),
     "flavor_twice": Meaning(422, "A flavor is named twice."),
     "flavors_without_gpus": Meaning(422, "A job without GPUs names flavors."),
     "limit_over_tier": Meaning(422, "The time limit is over the tier's maximum."),
     "no_tenant": Meaning(422, "The key belongs to no tenant, so it has no jobs or archives."),
+    "no_such_place": Meaning(422, "No node is where the job may run, with its labels and only taints that it tolerates."),
     "not_permitted": Meaning(422, "The tenant has no quota for the GPU model."),
     "nothing_asked_for": Meaning(422, "A job without GPUs needs CPUs."),
     "priority_outside_tier": Meaning(422, "The tier does not allow this priority."),
     "unknown_flavor": Meaning(422, "There is no flavor of this name."),
+    "unknown_label": Meaning(422, "No node carries this label with this value."),
     "unknown_project": Meaning(422, "The tenant has no project of this name."),
+    "unknown_site": Meaning(422, "No node is on a site of this name."),
     "unknown_tier": Meaning(422, "There is no tier of this name."),
     "too_many_open_jobs": Meaning(429, "The tenant has open_jobs_maximum jobs that have not ended."),
     "estimates_rate": Meaning(429, "The tenant asks for more than estimates_per_minute; `Retry-After` says when to come back."),
@@ -141,8 +147,9 @@ CODES: dict[str, Meaning] = {
 
 # What a check of a job specification can refuse, and what any creating request can.
 SUBMISSION = (
-    "no_tenant", "exceeds_maximum", "flavor_twice", "flavors_without_gpus", "limit_over_tier", "not_permitted", "nothing_asked_for",
-    "priority_outside_tier", "unknown_flavor", "unknown_project", "unknown_tier",
+    "no_tenant", "contradictory_place", "exceeds_maximum", "flavor_twice", "flavors_without_gpus", "limit_over_tier", "no_such_place",
+    "not_permitted", "nothing_asked_for", "priority_outside_tier", "unknown_flavor", "unknown_label", "unknown_project", "unknown_site",
+    "unknown_tier",
 )  # fmt: skip
 CREATION = ("idempotency_key_reused", "idempotency_race")
 

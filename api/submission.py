@@ -9,31 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
 
+from api import placement
+from api.placement import Place
+from api.refusing import Refusing, some
 from domain.jobs import Shape
 from domain.slices import MILLI_GPU_PER_DEVICE, DeviceMode
 from store import jobs
 from store.catalog import FlavorTerms, FleetCatalog, NodeMaxima, TenantCatalog
 from store.errors import InvalidError
 from store.jobs import NewJob
-from terrace.models.jobs import JobSpec
+from terrace.models.jobs import JobSpec, Within
 
 MILLISECONDS_PER_SECOND = 1_000
-KNOWN_NAMES_MAXIMUM = 50
-
-
-class Refusing:
-    """Raises InvalidError for fields of one specification, with the field's path in the request."""
-
-    def __init__(self, prefix: str, *, gangs_span_nodes: bool) -> None:
-        self._prefix = prefix
-        self.gangs_span_nodes = gangs_span_nodes
-
-    def refuse(self, code: str, field: str, message: str, limit: Any = None) -> NoReturn:
-        """Refuse `field`."""
-        path = f"{self._prefix}{field}"
-        raise InvalidError(code, f"{path}: {message}", field=path, limit=limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +47,9 @@ def prepare(
     made = []
     for position, spec in enumerate(specs):
         refusing = Refusing(f"jobs[{position}]." if is_batch else "", gangs_span_nodes=terms.gangs_span_nodes)
-        shape, limit_ms, project_id = _resolve(spec, fleet, tenant, refusing)
-        known = (project_id, shape, limit_ms, spec.priority, spec.tier)
+        place = placement.place_of(spec, fleet, refusing)
+        shape, limit_ms, project_id = _resolve(spec, fleet, tenant, place, refusing)
+        known = (project_id, shape, limit_ms, spec.priority, spec.tier, place.where)
         key = keys.get(known)
         if key is None:
             key = keys[known] = jobs.class_key(
@@ -71,6 +60,7 @@ def prepare(
                 priority=spec.priority,
                 user_id=terms.user_id,
                 tier=spec.tier,
+                where=place.where,
             )
         made.append(
             NewJob(
@@ -90,16 +80,16 @@ def prepare(
     return made
 
 
-def _resolve(spec: JobSpec, fleet: FleetCatalog, tenant: TenantCatalog, refusing: Refusing) -> tuple[Shape, int, str]:
+def _resolve(spec: JobSpec, fleet: FleetCatalog, tenant: TenantCatalog, place: Place, refusing: Refusing) -> tuple[Shape, int, str]:
     project_id = tenant.projects.get(spec.project)
     if project_id is None:
-        refusing.refuse("unknown_project", "project", f"there is no project {spec.project!r}", _some(tenant.projects))
+        refusing.refuse("unknown_project", "project", f"there is no project {spec.project!r}", some(tenant.projects))
     limit_ms = _limit_ms(spec, fleet, refusing)
     if spec.gpus == 0:
         flavors: tuple[FlavorTerms, ...] = ()
-        _check_without_gpus(spec, fleet, refusing)
+        _check_without_gpus(spec, fleet, place, refusing)
     else:
-        flavors = _possible(spec, _flavors(spec, fleet, tenant, refusing), fleet, tenant, refusing)
+        flavors = _possible(spec, _flavors(spec, fleet, tenant, refusing), fleet, tenant, place, refusing)
     _check_ceiling(spec.cpu_milli * spec.replicas, "cpu", "cpu_milli", tenant, refusing)
     _check_ceiling(spec.memory_bytes * spec.replicas, "memory", "memory_bytes", tenant, refusing)
     shape = Shape(
@@ -109,6 +99,7 @@ def _resolve(spec: JobSpec, fleet: FleetCatalog, tenant: TenantCatalog, refusing
         milli_gpu_per_slice=MILLI_GPU_PER_DEVICE,
         cpu_milli_per_replica=spec.cpu_milli,
         memory_bytes_per_replica=spec.memory_bytes,
+        sites=place.sites,
     )
     return shape, limit_ms, project_id
 
@@ -116,7 +107,7 @@ def _resolve(spec: JobSpec, fleet: FleetCatalog, tenant: TenantCatalog, refusing
 def _limit_ms(spec: JobSpec, fleet: FleetCatalog, refusing: Refusing) -> int:
     tier = fleet.tiers.get(spec.tier)
     if tier is None:
-        refusing.refuse("unknown_tier", "tier", f"there is no tier {spec.tier!r}", _some(fleet.tiers))
+        refusing.refuse("unknown_tier", "tier", f"there is no tier {spec.tier!r}", some(fleet.tiers))
     if not tier.priority_minimum <= spec.priority <= tier.priority_maximum:
         bounds = [tier.priority_minimum, tier.priority_maximum]
         refusing.refuse("priority_outside_tier", "priority", f"tier {spec.tier!r} allows {bounds[0]} to {bounds[1]}", bounds)
@@ -128,12 +119,12 @@ def _limit_ms(spec: JobSpec, fleet: FleetCatalog, refusing: Refusing) -> int:
     return spec.limit_seconds * MILLISECONDS_PER_SECOND
 
 
-def _check_without_gpus(spec: JobSpec, fleet: FleetCatalog, refusing: Refusing) -> None:
+def _check_without_gpus(spec: JobSpec, fleet: FleetCatalog, place: Place, refusing: Refusing) -> None:
     if spec.cpu_milli == 0:
         refusing.refuse("nothing_asked_for", "cpu_milli", "a job with gpus 0 needs CPUs", 1)
     if spec.flavors:
         refusing.refuse("flavors_without_gpus", "flavors", "a job with gpus 0 names no flavors", 0)
-    _check_node(spec, fleet.maxima.get(None), refusing)
+    _check_node(spec, place.maxima(None, fleet, refusing), refusing)
 
 
 def _flavors(spec: JobSpec, fleet: FleetCatalog, tenant: TenantCatalog, refusing: Refusing) -> tuple[FlavorTerms, ...]:
@@ -145,14 +136,14 @@ def _flavors(spec: JobSpec, fleet: FleetCatalog, tenant: TenantCatalog, refusing
         return chosen
     for position, name in enumerate(spec.flavors):
         if name not in whole:
-            refusing.refuse("unknown_flavor", f"flavors[{position}]", f"there is no flavor {name!r}", _some(whole))
+            refusing.refuse("unknown_flavor", f"flavors[{position}]", f"there is no flavor {name!r}", some(whole))
     if len(set(spec.flavors)) != len(spec.flavors):
         refusing.refuse("flavor_twice", "flavors", "a flavor is named twice", 1)
     return tuple(whole[name] for name in spec.flavors)
 
 
 def _possible(
-    spec: JobSpec, flavors: Sequence[FlavorTerms], fleet: FleetCatalog, tenant: TenantCatalog, refusing: Refusing
+    spec: JobSpec, flavors: Sequence[FlavorTerms], fleet: FleetCatalog, tenant: TenantCatalog, place: Place, refusing: Refusing
 ) -> tuple[FlavorTerms, ...]:
     """Return the flavors that could ever do; when none could, the refusal speaks of the last one."""
     possible = []
@@ -160,7 +151,7 @@ def _possible(
     for flavor in flavors:
         try:
             _check_quota(spec, flavor, tenant, refusing)
-            _check_node(spec, fleet.maxima.get(flavor.gpu_model), refusing)
+            _check_node(spec, place.maxima(flavor.gpu_model, fleet, refusing), refusing)
         except InvalidError as error:
             refusal = error
         else:
@@ -193,8 +184,9 @@ def _check_node(spec: JobSpec, maxima: NodeMaxima | None, refusing: Refusing) ->
     for field, unit, wanted, most in asked:
         if wanted > most:
             refusing.refuse("exceeds_maximum", field, f"a replica asks for {wanted} {unit}, the largest node has {most}", most)
+    shares_node = not refusing.gangs_span_nodes or spec.within in (Within.NODE, Within.ISLAND)
     for _, unit, wanted, most in asked:
-        if not refusing.gangs_span_nodes and wanted * spec.replicas > most:
+        if shares_node and wanted * spec.replicas > most:
             message = f"{spec.replicas} x {wanted} {unit}, and all replicas of a job share one node: the largest has {most}"
             refusing.refuse("exceeds_maximum", "replicas", message, most // wanted)
 
@@ -204,7 +196,3 @@ def _check_ceiling(wanted: int, resource: str, field: str, tenant: TenantCatalog
     if ceiling is not None and wanted > ceiling:
         message = f"all replicas ask for {wanted}, but the tenant's quota could give at most {ceiling}"
         refusing.refuse("exceeds_maximum", field, message, ceiling)
-
-
-def _some(names: Any) -> list[str]:
-    return sorted(names)[:KNOWN_NAMES_MAXIMUM]

@@ -6,7 +6,8 @@ the quota tree would give an otherwise empty fleet, borrowing included; it is a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, func, select
@@ -19,6 +20,7 @@ _flavor = Flavor.__table__  # type: ignore[attr-defined]
 _tier = Tier.__table__  # type: ignore[attr-defined]
 _node = Node.__table__  # type: ignore[attr-defined]
 _device = Device.__table__  # type: ignore[attr-defined]
+_simulated = select(_device.c.gpu_model).where(_device.c.is_simulated.is_(True)).distinct()
 _project = Project.__table__  # type: ignore[attr-defined]
 _place = QuotaNode.__table__  # type: ignore[attr-defined]
 
@@ -56,12 +58,33 @@ class NodeMaxima:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeKind:
+    """Nodes that are alike but for their size: where they are, what they carry, which GPUs they have, and how large the largest is."""
+
+    site: str
+    labels: Mapping[str, str]
+    taints: frozenset[str]
+    gpu_model: str | None
+    maxima: NodeMaxima
+
+
+def maxima_of(kinds: Iterable[NodeKind], gpu_model: str | None) -> NodeMaxima | None:
+    """Return the largest node of a GPU model (None: of any); None where none has reported yet."""
+    sizes = [kind.maxima for kind in kinds if gpu_model in (None, kind.gpu_model) and kind.maxima.cpu_milli]
+    if not sizes:
+        return None
+    return NodeMaxima(max(size.devices for size in sizes), max(size.cpu_milli for size in sizes), max(size.memory_bytes for size in sizes))
+
+
+@dataclass(frozen=True, slots=True)
 class FleetCatalog:
-    """Flavors and tiers by name; the largest nodes by GPU model, and of the whole fleet under None."""
+    """Flavors and tiers by name; the largest nodes by GPU model, and of the whole fleet under None; the kinds of nodes."""
 
     flavors: Mapping[str, FlavorTerms]
     tiers: Mapping[str, TierTerms]
     maxima: Mapping[str | None, NodeMaxima]
+    kinds: tuple[NodeKind, ...] = ()
+    simulated_models: frozenset[str] = frozenset()  # of which some device is simulated
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,29 +106,36 @@ class ReadFleetCatalog:
         )
         columns = [_tier.c[name] for name in TierTerms.__dataclass_fields__]
         tiers = connection.execute(select(*columns).order_by(_tier.c.name))
+        kinds = self._kinds(connection)
+        models = {kind.gpu_model for kind in kinds} | {None}
+        largest = {model: maxima_of(kinds, model) for model in models}
         return FleetCatalog(
             flavors={row[0]: FlavorTerms(*row) for row in flavors},
             tiers={row[0]: TierTerms(*row) for row in tiers},
-            maxima=self._maxima(connection),
+            maxima={model: size for model, size in largest.items() if size is not None},
+            kinds=kinds,
+            simulated_models=frozenset(connection.execute(_simulated).scalars()),
         )
 
     @staticmethod
-    def _maxima(connection: Connection) -> dict[str | None, NodeMaxima]:
+    def _kinds(connection: Connection) -> tuple[NodeKind, ...]:
         counted = (
             select(_device.c.node_id, _device.c.gpu_model, func.count().label("devices"))
             .group_by(_device.c.node_id, _device.c.gpu_model)
             .subquery()
         )
+        alike = (_node.c.site, _node.c.labels, _node.c.taints, counted.c.gpu_model)
+        largest = (func.coalesce(func.max(counted.c.devices), 0), func.max(_node.c.cpu_milli), func.max(_node.c.memory_bytes))
         statement = (
-            select(counted.c.gpu_model, func.max(counted.c.devices), func.max(_node.c.cpu_milli), func.max(_node.c.memory_bytes))
-            .select_from(counted.join(_node, _node.c.id == counted.c.node_id))
-            .group_by(counted.c.gpu_model)
+            select(*alike, *largest)
+            .select_from(_node.outerjoin(counted, counted.c.node_id == _node.c.id))
+            .group_by(*alike)
+            .order_by(*alike)
         )
-        found: dict[str | None, NodeMaxima] = {row[0]: NodeMaxima(*row[1:]) for row in connection.execute(statement)}
-        cpu_milli, memory_bytes = connection.execute(select(func.max(_node.c.cpu_milli), func.max(_node.c.memory_bytes))).one()
-        if cpu_milli:
-            found[None] = NodeMaxima(max((item.devices for item in found.values()), default=0), cpu_milli, memory_bytes)
-        return found
+        return tuple(
+            NodeKind(row[0], json.loads(row[1]), frozenset(json.loads(row[2])), row[3], NodeMaxima(*row[4:]))
+            for row in connection.execute(statement)
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,8 @@ from typing import Any
 from sqlalchemy import Connection, and_, func, literal, or_, select
 
 from domain.states import TERMINAL_STATES, JobState
+from scheduler.decision.where import ANYWHERE, Where
+from store import shapes
 from store.errors import NotFoundError
 from store.tables import Attempt, Device, Job, JobClass, LeaseSlice, Node, Project, Tenant, User
 
@@ -67,6 +69,8 @@ class JobView:
     maximum_attempts: int
     submitted_at_ms: int
     answer: ClassAnswer
+    sites: Sequence[str] = ()
+    where: Where = ANYWHERE
     seq: int = 0  # order of arrival; not known yet to a job that was just accepted
     started_at_ms: int | None = None
     ended_at_ms: int | None = None
@@ -115,6 +119,8 @@ _jobs = select(
     *(_class.c[name] for name in _ANSWER_COLUMNS),
     _job.c.entrypoint,
     _job.c.flavors,
+    _class.c.shape,
+    _class.c.place,
     _tenant.c.name.label("tenant"),
     _project.c.name.label("project"),
     _user.c.name.label("user"),
@@ -130,11 +136,13 @@ def _view(row: Sequence[Any]) -> JobView:
     own = len(_OWN_COLUMNS)
     columns = dict(zip(_OWN_COLUMNS, row[:own], strict=True))
     answer = ClassAnswer(*row[own : own + len(_ANSWER_COLUMNS)])
-    entrypoint, flavors, tenant, project, user = row[own + len(_ANSWER_COLUMNS) :]
+    entrypoint, flavors, shape, place, tenant, project, user = row[own + len(_ANSWER_COLUMNS) :]
     return JobView(
         **columns,
         entrypoint=json.loads(str(entrypoint)),
         flavors=json.loads(str(flavors)),
+        sites=shapes.shape_of(shape).sites,
+        where=shapes.place_of(place),
         tenant=str(tenant),
         project=str(project),
         user=str(user),

@@ -195,6 +195,8 @@ class SubmitJobs:
             replicas=shape.replicas,
             slices_per_replica=shape.slices_per_replica,
             flavors=shape.flavors,
+            sites=shape.sites,
+            where=shapes.place_of(key.place),
             cpu_milli_per_replica=shape.cpu_milli_per_replica,
             memory_bytes_per_replica=shape.memory_bytes_per_replica,
             limit_ms=key.limit_ms,

@@ -97,7 +97,10 @@ async def list_flavors(
 ) -> Any:
     """List what can be asked for, with the list price now, in order of name."""
     found = await request.app.state.store.read(fleet.Flavors(request.app.state.settings.currency, clock.now_ms()))
-    return pages.cut(found, cursor, limit, key=lambda item: item.name, answer=asdict)
+    simulated = (await request.app.state.catalogs.fleet(is_fresh=True)).simulated_models
+    return pages.cut(
+        found, cursor, limit, key=lambda item: item.name, answer=lambda item: {**asdict(item), "is_simulated": item.gpu_model in simulated}
+    )
 
 
 @router.post(

@@ -48,7 +48,8 @@ async def list_quotas(
         check_own(principal, tenant)
         tenant_id = (await store.read(TenantByName(tenant))).id
     found = await store.read(quotas.QuotasInForce(clock.now_ms(), tenant_id))
-    return pages.cut(found, cursor, limit, key=_key, answer=answers.quota)
+    simulated = (await request.app.state.catalogs.fleet(is_fresh=True)).simulated_models
+    return pages.cut(found, cursor, limit, key=_key, answer=lambda item: answers.quota(item) | {"is_simulated": item.resource in simulated})
 
 
 @router.put("/{tenant}", response_model=QuotaAnswer, responses=problem_codes.responses(*_OF_TENANT, *_ROW))

@@ -66,7 +66,9 @@ async def usage_report(
     tenant_id = await _whose(store, principal, tenant)
     currency = Currency.from_code(request.app.state.settings.currency)
     data = await store.read(UsageBetween(window, currency.code, tenant_id))
-    answer = await asyncio.to_thread(_report, data, window, groups, currency)
+    catalog = await request.app.state.catalogs.fleet(is_fresh=True)
+    simulated = {name for name, flavor in catalog.flavors.items() if flavor.gpu_model in catalog.simulated_models}
+    answer = await asyncio.to_thread(_report, data, window, groups, currency, simulated)
     if "text/csv" in request.headers.get("accept", ""):
         return Response(await asyncio.to_thread(_csv, answer, currency), media_type="text/csv; charset=utf-8")
     return Response(await asyncio.to_thread(answer.model_dump_json), media_type="application/json")
@@ -102,7 +104,7 @@ def _groups(by: str) -> list[report.Group]:
     return [report.Group(name) for name in names]
 
 
-def _report(data: ReportData, window: Interval, groups: list[report.Group], currency: Currency) -> UsageReport:
+def _report(data: ReportData, window: Interval, groups: list[report.Group], currency: Currency, simulated: set[str]) -> UsageReport:
     rows = [_row(row, groups, data.names, currency) for row in report.rows(data.lines, window, groups)]
     check = report.check(data.leases, data.prices, data.lines, window)
     return UsageReport.model_validate(
@@ -114,6 +116,7 @@ def _report(data: ReportData, window: Interval, groups: list[report.Group], curr
             "total_milli_gpu_ms": sum(row.milli_gpu_ms for row in rows),
             "total_amount_units": sum(row.amount_units for row in rows),
             "currency": currency.code,
+            "is_simulated": any(line.flavor in simulated for line in data.lines),
             "check": UsageCheck(
                 leases=check.leases,
                 lease_milli_gpu_ms=check.lease_milli_gpu_ms,

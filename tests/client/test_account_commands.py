@@ -151,6 +151,13 @@ def test_a_report_that_cannot_be_is_refused(ada: Terrace, arguments: list[str], 
     assert ended.err.startswith(f"terrace: {line}")
 
 
+def test_what_is_not_real_is_labelled_wherever_it_shows(used: Terrace) -> None:
+    flavors = {line.split()[0]: line for line in used.ok("flavors").lines[1:]}
+    assert {name for name, line in flavors.items() if "(simulated)" in line} == {"h200"}
+    assert [line.split()[2:4] for line in used.ok("quota").lines[1:]] == [["h200", "(simulated)"]]
+    assert used.ok("usage").lines[0].endswith(" (simulated)")
+
+
 def test_flavors_are_listed_with_their_price(ada: Terrace) -> None:
     lines = ada.ok("flavors").lines
     assert lines[0].split() == ["FLAVOR", "GPU", "MODEL", "MODE", "GPUS", "PRICE", "PER", "HOUR"]

@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from terrace.cli.asking import Asked, JobOptions, asked
+from terrace.models.jobs import Within
 from terrace.sdk.errors import InputError
 
 WHOLE = """
@@ -20,6 +21,12 @@ replicas: 3
 flavors: [h200, h100]
 cpus: 0.5
 memory: 4GiB
+sites: [hanoi, hue]
+deny_sites: danang
+prefer_sites: [hue]
+node_labels: {disk: nvme, row: 07}
+tolerates: [pilot]
+within: rack
 limit: 20m
 tier: long
 priority: -5
@@ -55,6 +62,12 @@ def test_a_file_with_every_field_is_read_as_it_is_written(job_file: Path) -> Non
         "flavors": ["h200", "h100"],
         "cpu_milli": 500,
         "memory_bytes": 4 << 30,
+        "sites": ["hanoi", "hue"],
+        "deny_sites": ["danang"],
+        "prefer_sites": ["hue"],
+        "node_labels": {"disk": "nvme", "row": "07"},
+        "tolerates": ["pilot"],
+        "within": "rack",
         "limit_seconds": 1_200,
         "tier": "long",
         "priority": -5,
@@ -68,14 +81,17 @@ def test_every_option_wins_over_the_file(job_file: Path, tmp_path: Path) -> None
     (tmp_path / "other.txt").write_text("scipy\n")
     options: dict[str, Any] = {
         "command": ["sh", "-c", "true"], "name": "n", "project": "p", "gpus": 1, "replicas": 1, "flavor": ["a100"], "cpus": "2",
-        "memory": "1GiB", "limit": "90s", "tier": "short", "priority": 7, "requirements": tmp_path / "other.txt", "workdir": tmp_path,
-        "attempts": 1,
+        "memory": "1GiB", "site": ["danang"], "deny_site": ["hue"], "prefer_site": ["danang"], "label": ["disk=a=b"], "tolerate": ["old"],
+        "within": Within.NODE, "limit": "90s", "tier": "short", "priority": 7, "requirements": tmp_path / "other.txt",
+        "workdir": tmp_path, "attempts": 1,
     }  # fmt: skip
     found = ask(job_file, WHOLE, env=["SEED=8", "EXTRA=a=b"], **options)
     assert found.working_directory == tmp_path
     assert found.spec.model_dump(exclude={"archive_sha256"}) == {
         "name": "n", "project": "p", "entrypoint": ["sh", "-c", "true"], "replicas": 1, "gpus": 1, "flavors": ["a100"], "cpu_milli": 2_000,
-        "memory_bytes": 1 << 30, "limit_seconds": 90, "tier": "short", "priority": 7, "requirements": "scipy\n", "maximum_attempts": 1,
+        "memory_bytes": 1 << 30, "sites": ["danang"], "deny_sites": ["hue"], "prefer_sites": ["danang"], "node_labels": {"disk": "a=b"},
+        "tolerates": ["old"], "within": "node", "limit_seconds": 90, "tier": "short", "priority": 7,
+        "requirements": "scipy\n", "maximum_attempts": 1,
         "environment": {"SEED": "8", "MODE": "yes", "EXTRA": "a=b"},
     }  # fmt: skip
 
@@ -148,10 +164,25 @@ def test_a_variable_that_is_no_pair_is_refused(pair: str) -> None:
     assert refused.value.field == "env"
 
 
+@pytest.mark.parametrize("pair", ["disk", "=nvme", "disk=", ""])
+def test_a_label_that_is_no_pair_is_refused(pair: str) -> None:
+    with pytest.raises(InputError) as refused:
+        asked(JobOptions(command=["true"], label=[pair]))
+    assert refused.value.field == "label"
+
+
 def test_the_current_directory_is_sent_unless_it_is_said_otherwise(workdir: Path) -> None:
     assert asked(JobOptions(command=["true"])).working_directory == workdir
     assert asked(JobOptions(command=["true"], no_workdir=True)).working_directory is None
     assert asked(JobOptions(command=["true"], workdir=Path("x"))).working_directory == Path("x")
+
+
+def test_a_home_directory_is_no_obstacle_where_nothing_is_sent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError):
+        asked(JobOptions(command=["true"]))
+    assert asked(JobOptions(command=["true"]), is_sent=False).working_directory is None
 
 
 def test_a_file_may_say_that_no_directory_is_sent(job_file: Path) -> None:

@@ -66,6 +66,14 @@ def test_a_job_is_shown_with_its_attempts_and_devices(ada: Terrace, service: Ser
     assert re.search(rf"1  lea_\w+  {TIME}  {TIME}  \w+ +0  node-a\[0,1\] simulated$", ada.ok("job", job_id).lines[-1])
 
 
+def test_a_job_shows_where_it_may_run(ada: Terrace) -> None:
+    wishes = ("--site", "hanoi", "--site", "hue", "--deny-site", "danang", "--prefer-site", "hue", "--label", "disk=nvme")
+    job_id = submit(ada, *wishes, "--tolerate", "pilot", "--within", "node")
+    fields = dict(re.split(r"  +", line, maxsplit=1) for line in ada.ok("job", job_id).lines if line)
+    assert fields["where"] == "on hanoi or hue, never on danang, first on hue, label disk=nvme, tolerates pilot, within one node"
+    assert "where" not in ada.ok("job", submit(ada)).out
+
+
 def test_why_tells_the_reason_in_words_what_unblocks_and_when(ada: Terrace, service: Service) -> None:
     service.add_node()
     service.executor.script = Script(duration_ms=60_000)
@@ -161,7 +169,8 @@ def test_events_are_told_oldest_first(ada: Terrace, service: Service, workdir: P
     assert kinds[0] == "job_submitted"
     assert all(re.match(rf"{TIME}  \w+ +acme {job_id}", line) for line in lines)
     documents = [json.loads(line) for line in ada.ok("events", "--format", "json").lines]
-    assert [document["kind"] for document in documents if document["job_id"] == job_id] == kinds
+    documents = [document for document in documents if document["job_id"] == job_id]
+    assert [document["kind"] for document in documents] == kinds
     assert ada.ok("-q", "events", job_id, "--limit", "1").lines == [str(documents[0]["id"])]
     assert ada.ok("events", "-f", job_id).lines == lines
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from terrace import units
-from terrace.models.jobs import REQUIREMENTS_LENGTH_MAXIMUM, JobSpec
+from terrace.models.jobs import REQUIREMENTS_LENGTH_MAXIMUM, JobSpec, Within
 from terrace.sdk.errors import InputError
 
 WORKDIR = "workdir"  # not a field of JobSpec: what it names is packed
@@ -36,6 +36,12 @@ class JobOptions:
     ] = None
     cpus: Annotated[str | None, typer.Option(metavar="N", help="CPUs per replica, such as 4 or 0.5.")] = None
     memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Memory per replica, such as 4GiB.")] = None
+    site: Annotated[list[str] | None, typer.Option(help="Run on this site; repeat to allow several. (default: any)")] = None
+    deny_site: Annotated[list[str] | None, typer.Option(help="Never run on this site; repeat for more.")] = None
+    prefer_site: Annotated[list[str] | None, typer.Option(help="Try this site first; repeat in order of preference.")] = None
+    label: Annotated[list[str] | None, typer.Option(metavar="K=V", help="Run on nodes with this label only; repeat for more.")] = None
+    tolerate: Annotated[list[str] | None, typer.Option(metavar="TAINT", help="Run on nodes with this taint too; repeat for more.")] = None
+    within: Annotated[Within | None, typer.Option(help="How close together all replicas must stand. (default: site)")] = None
     limit: Annotated[str | None, typer.Option(metavar="DURATION", help="Time limit, such as 90s, 5m or 2h. (default: the tier's)")] = None
     tier: Annotated[str | None, typer.Option(help="Bundle of limits and terms. (default: standard)")] = None
     priority: Annotated[int | None, typer.Option(help="Larger is more urgent, within the tenant. (default: 0)")] = None
@@ -56,12 +62,16 @@ class Asked:
     working_directory: Path | None
 
 
-def asked(options: JobOptions) -> Asked:
-    """Return what file and options ask for together; InputError or pydantic's ValidationError names the field that cannot be."""
+def asked(options: JobOptions, *, is_sent: bool = True) -> Asked:
+    """Return what file and options ask for together; InputError or pydantic's ValidationError names the field that cannot be.
+
+    Where nothing is sent (an estimate), no directory is looked at.
+    """
     fields = _from_file(options.file) if options.file is not None else {}
     environment = fields.get("environment", {}) | _environment(options.env or [])
     given = _from_options(options)
-    workdir = _workdir(options, fields.pop(WORKDIR, None))
+    of_file = fields.pop(WORKDIR, None)
+    workdir = _workdir(options, of_file) if is_sent else None
     fields |= {name: value for name, value in given.items() if value is not None}
     if environment:
         fields["environment"] = environment
@@ -80,12 +90,28 @@ def _from_options(options: JobOptions) -> dict[str, Any]:
         "flavors": options.flavor or None,
         "cpu_milli": None if options.cpus is None else units.cpu_milli("cpus", options.cpus),
         "memory_bytes": None if options.memory is None else units.memory_bytes("memory", options.memory),
+        "sites": options.site or None,
+        "deny_sites": options.deny_site or None,
+        "prefer_sites": options.prefer_site or None,
+        "node_labels": _labels(options.label or []) or None,
+        "tolerates": options.tolerate or None,
+        "within": None if options.within is None else options.within.value,
         "limit_seconds": None if options.limit is None else units.duration_seconds("limit", options.limit),
         "tier": options.tier,
         "priority": options.priority,
         "requirements": None if options.requirements is None else requirements("requirements", options.requirements),
         "maximum_attempts": options.attempts,
     }
+
+
+def _labels(pairs: list[str]) -> dict[str, str]:
+    found = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name or not value:
+            raise InputError("label", f"{pair!r} is not of the form NAME=VALUE")
+        found[name] = value
+    return found
 
 
 def _environment(pairs: list[str]) -> dict[str, str]:

@@ -142,7 +142,7 @@ def cancel(session: Session, job_ids: JobIds) -> int:
 
 def estimate(session: Session, job: asking.JobOptions) -> None:
     """Say what would happen to a job, and what it would cost at most. Nothing is kept or sent but the options."""
-    session.output.estimate(session.client.estimate(asking.asked(job).spec))
+    session.output.estimate(session.client.estimate(asking.asked(job, is_sent=False).spec))
 
 
 def events(

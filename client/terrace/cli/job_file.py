@@ -108,7 +108,7 @@ def _texts(field: str, value: Any, _: Path) -> list[str]:
     return value
 
 
-def _flavors(field: str, value: Any, folder: Path) -> list[str]:
+def _names(field: str, value: Any, folder: Path) -> list[str]:
     return [value] if isinstance(value, str) else _texts(field, value, folder)
 
 
@@ -139,9 +139,15 @@ FILE_FIELDS: dict[str, tuple[str, Reader]] = {
     "project": ("project", _text),
     "gpus": ("gpus", _integer),
     "replicas": ("replicas", _integer),
-    "flavors": ("flavors", _flavors),
+    "flavors": ("flavors", _names),
     "cpus": ("cpu_milli", _amount(units.cpu_milli)),
     "memory": ("memory_bytes", _amount(units.memory_bytes)),
+    "sites": ("sites", _names),
+    "deny_sites": ("deny_sites", _names),
+    "prefer_sites": ("prefer_sites", _names),
+    "node_labels": ("node_labels", _variables),
+    "tolerates": ("tolerates", _names),
+    "within": ("within", _text),
     "limit": ("limit_seconds", _amount(units.duration_seconds)),
     "tier": ("tier", _text),
     "priority": ("priority", _integer),

@@ -17,7 +17,7 @@ from terrace.cli import scheduling_tables
 from terrace.cli.output import Output
 from terrace.cli.text import Grid, printable, write, write_grid, write_now
 from terrace.models.fleet import FlavorAnswer, NodeAnswer, PriceAnswer, QuotaAnswer
-from terrace.models.jobs import AttemptAnswer, EstimateAnswer, EventAnswer, JobAnswer, JobDetail, JobState, LogPiece
+from terrace.models.jobs import AttemptAnswer, EstimateAnswer, EventAnswer, JobAnswer, JobDetail, JobState, LogPiece, Within
 from terrace.models.people import Identity, KeyAnswer, KeyCreated, ProjectAnswer, TenantAnswer, UserAnswer
 from terrace.models.scheduling import (
     CohortAnswer,
@@ -67,6 +67,7 @@ class TableOutput(Output):
             ("tenant, project, user", f"{job.tenant}, {job.project}, {job.user}"),
             ("command", " ".join(job.entrypoint)),
             ("asks for", shape(job)),
+            ("where", place(job)),
             ("limit", f"{units.duration(job.limit_seconds)}, tier {job.tier}, priority {job.priority}"),
             ("submitted", moment(job.submitted_at)),
             ("started", moment(job.started_at)),
@@ -119,7 +120,8 @@ class TableOutput(Output):
         for quota in quotas:
             held, nominal, queued = (amount(quota.resource, value) for value in (quota.held, quota.nominal, quota.queued))
             borrow = NOTHING if quota.borrowing_limit is None else amount(quota.resource, quota.borrowing_limit)
-            grid.add(quota.tenant or NOTHING, quota.project or NOTHING, quota.resource, held, nominal, queued, borrow)
+            resource = quota.resource + simulated(quota.is_simulated)
+            grid.add(quota.tenant or NOTHING, quota.project or NOTHING, resource, held, nominal, queued, borrow)
         write_grid(grid)
 
     def quota_set(self, quota: QuotaAnswer) -> None:
@@ -130,7 +132,7 @@ class TableOutput(Output):
             say(f"  warning: {warning}")
 
     def usage(self, report: UsageReport) -> None:
-        say(f"Usage of ended leases from {moment(report.start)} to {moment(report.end)}")
+        say(f"Usage of ended leases from {moment(report.start)} to {moment(report.end)}{simulated(report.is_simulated)}")
         figures = ["leases", "gpu time", report.currency.lower()]
         grid = Grid([*report.group_by, *figures], frozenset(figures))
         for row in report.rows:
@@ -148,7 +150,8 @@ class TableOutput(Output):
         for flavor in flavors:
             is_priced = flavor.price_units_per_hour is not None and flavor.currency is not None
             price = units.price(flavor.price_units_per_hour or 0, flavor.currency or "") if is_priced else NOTHING
-            grid.add(flavor.name, flavor.gpu_model, flavor.mode, units.gpus(flavor.milli_gpu), price)
+            model = flavor.gpu_model + simulated(flavor.is_simulated)
+            grid.add(flavor.name, model, flavor.mode, units.gpus(flavor.milli_gpu), price)
         write_grid(grid)
 
     def identity(self, identity: Identity, url: str) -> None:
@@ -211,7 +214,7 @@ class TableOutput(Output):
         right = frozenset({"gpus", "leased", "cpus", "memory"})
         grid = Grid(["node", "site", "rack", "state", "model", "gpus", "leased", "cpus", "memory", "isolation", "heard of"], right)
         for item in nodes:
-            model = (item.gpu_model or NOTHING) + (" (simulated)" if item.is_simulated else "")
+            model = (item.gpu_model or NOTHING) + simulated(item.is_simulated)
             gpus = units.gpus(item.milli_gpu_total), units.gpus(item.milli_gpu_leased)
             rest = units.cpus(item.cpu_milli), units.memory_about(item.memory_bytes), item.isolation or NOTHING
             grid.add(item.name, item.site, item.rack or NOTHING, item.state, model, *gpus, *rest, moment(item.heartbeat_at) or "never")
@@ -319,6 +322,28 @@ def shape(job: JobAnswer) -> str:
     return each if job.replicas == 1 else f"{job.replicas} x {each}"
 
 
+def simulated(is_simulated: bool) -> str:
+    """Return what stands behind everything that is not of real GPUs."""
+    return " (simulated)" if is_simulated else ""
+
+
+def place(job: JobAnswer) -> str | None:
+    """Return where a job may run, when it said so: `on hanoi, never on hue, label disk=nvme`."""
+    said = []
+    if job.sites:
+        said.append(f"on {' or '.join(job.sites)}")
+    if job.deny_sites:
+        said.append(f"never on {' or '.join(job.deny_sites)}")
+    if job.prefer_sites:
+        said.append(f"first on {', then '.join(job.prefer_sites)}")
+    said += [f"label {name}={value}" for name, value in job.node_labels.items()]
+    if job.tolerates:
+        said.append(f"tolerates {', '.join(job.tolerates)}")
+    if job.within != Within.SITE:
+        said.append(f"within one {job.within}")
+    return ", ".join(said) or None
+
+
 def progress(reported: dict[str, Any] | None) -> str | None:
     """Return what a job last reported: `12/60 accuracy 0.93`."""
     if not reported:
@@ -376,13 +401,11 @@ def attempts(found: Sequence[AttemptAnswer]) -> Grid:
         for part in item.slices:
             places.setdefault(part.node, []).append(str(part.device_index))
         devices = ", ".join(f"{node}[{','.join(indices)}]" for node, indices in places.items())
-        simulated = " simulated" if any(part.is_simulated for part in item.slices) else ""
+        mark = " simulated" if any(part.is_simulated for part in item.slices) else ""
         outcome = item.outcome or ("running" if item.ended_at is None else NOTHING)
         exit_code = NOTHING if item.exit_code is None else str(item.exit_code)
         ended = moment(item.ended_at) or NOTHING
-        grid.add(
-            str(item.number), item.lease_id, reasons.local(item.created_at), ended, outcome, exit_code, (devices or NOTHING) + simulated
-        )
+        grid.add(str(item.number), item.lease_id, reasons.local(item.created_at), ended, outcome, exit_code, (devices or NOTHING) + mark)
     return grid
 
 

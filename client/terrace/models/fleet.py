@@ -86,6 +86,7 @@ class FlavorAnswer(Answer):
     milli_gpu: int
     price_units_per_hour: int | None = None
     currency: str | None = None
+    is_simulated: bool = False  # some GPUs of the model are simulated
 
 
 class PriceCreate(Request):
@@ -129,6 +130,7 @@ class QuotaAnswer(Answer):
     lending_limit: int | None = None
     held: int
     queued: int = 0
+    is_simulated: bool = False  # some GPUs of the model are simulated
     valid_from: Timestamp | None = None
     valid_until: Timestamp | None = None
     warnings: list[str] = Field(default_factory=list)

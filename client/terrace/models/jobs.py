@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field, StringConstraints
 
 from terrace.models.common import Answer, Line, Name, Request, Text, Timestamp
+from terrace.models.fleet import Word
 
 REPLICAS_MAXIMUM = 1_024
 GPUS_PER_REPLICA_MAXIMUM = 64
@@ -23,10 +24,14 @@ LIMIT_SECONDS_MAXIMUM = 366 * 86_400
 ATTEMPTS_MAXIMUM = 100
 BATCH_MAXIMUM = 1_000
 PRIORITY_BOUND = 1_000_000
+SITES_MAXIMUM = 32
+NODE_LABELS_MAXIMUM = 16
+TOLERATES_MAXIMUM = 16
 
 Argument = Annotated[Text, StringConstraints(max_length=ARGUMENT_LENGTH_MAXIMUM)]
 EnvironmentName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=128)]
 EnvironmentValue = Annotated[Text, StringConstraints(max_length=ENVIRONMENT_VALUE_LENGTH_MAXIMUM)]
+Sites = Annotated[list[Name], Field(max_length=SITES_MAXIMUM)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -42,8 +47,21 @@ class JobState(StrEnum):
     CANCELLED = "cancelled"
 
 
+class Within(StrEnum):
+    """How close together all replicas of a job must stand. `island` are GPUs of one node that NVLink joins."""
+
+    SITE = "site"
+    RACK = "rack"
+    NODE = "node"
+    ISLAND = "island"
+
+
 class JobSpec(Request):
-    """What a job asks for. `gpus` counts whole devices per replica; `flavors` is an order of preference (empty with gpus 0)."""
+    """What a job asks for. `gpus` counts whole devices per replica; `flavors` is an order of preference (empty with gpus 0).
+
+    It runs on one of `sites` (empty: any) and on none of `deny_sites`; `prefer_sites` are tried first, in their order. Its nodes carry all
+    of `node_labels`, and no taint that it does not tolerate.
+    """
 
     name: Annotated[Line, StringConstraints(min_length=1, max_length=120)] | None = None
     project: Name = "default"
@@ -55,6 +73,12 @@ class JobSpec(Request):
     )
     cpu_milli: Annotated[int, Field(ge=0, le=10_000_000)] = 0
     memory_bytes: Annotated[int, Field(ge=0, le=1 << 50)] = 0
+    sites: Sites = Field(default_factory=list)
+    deny_sites: Sites = Field(default_factory=list)
+    prefer_sites: Sites = Field(default_factory=list)
+    node_labels: Annotated[dict[Word, Word], Field(max_length=NODE_LABELS_MAXIMUM)] = Field(default_factory=dict)
+    tolerates: Annotated[list[Word], Field(max_length=TOLERATES_MAXIMUM)] = Field(default_factory=list)
+    within: Within = Within.SITE
     limit_seconds: Annotated[int, Field(ge=1, le=LIMIT_SECONDS_MAXIMUM)] | None = None
     tier: Name = "standard"
     priority: Annotated[int, Field(ge=-PRIORITY_BOUND, le=PRIORITY_BOUND)] = 0
@@ -129,6 +153,12 @@ class JobAnswer(Answer):
     flavors: list[str]
     cpu_milli: int
     memory_bytes: int
+    sites: list[str] = Field(default_factory=list)
+    deny_sites: list[str] = Field(default_factory=list)
+    prefer_sites: list[str] = Field(default_factory=list)
+    node_labels: dict[str, str] = Field(default_factory=dict)
+    tolerates: list[str] = Field(default_factory=list)
+    within: str = Within.SITE.value
     limit_seconds: int
     tier: str
     priority: int

@@ -48,4 +48,5 @@ class UsageReport(Answer):
     total_milli_gpu_ms: int
     total_amount_units: int
     currency: str
+    is_simulated: bool = False  # some of it was on a model of which this fleet has simulated GPUs
     check: UsageCheck
