@@ -16,8 +16,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from terraced import up
+
 START_SECONDS_MAXIMUM = 90
-STOP_SECONDS_MAXIMUM = 60
+STOP_SECONDS_MAXIMUM = sum(up.STOP_SECONDS.values()) + 10
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,10 @@ def embedded(job_python: Path) -> Iterator[Embedded]:
             yield Embedded(service.pid, f"http://127.0.0.1:{port}", (state_dir / "operator.key").read_text().strip())
         finally:
             service.send_signal(signal.SIGINT)
-            service.wait(STOP_SECONDS_MAXIMUM)
+            try:
+                service.wait(STOP_SECONDS_MAXIMUM)
+            finally:
+                service.kill()
 
 
 def _wait_until_up(service: subprocess.Popen[bytes]) -> None:

@@ -16,13 +16,13 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
-from sqlmodel import SQLModel
 
 from api import auth, clock
 from api.app import create_app
 from api.settings import ApiSettings
-from store import identity, sqlite
+from benchmarks.rows import Rows
 from store.engine import Store
+from store.identity import CreateKey
 
 OPEN_JOBS_MAXIMUM = 100_000_000
 QUOTA_MILLI_GPU = 8_000
@@ -64,26 +64,12 @@ def bare_app() -> FastAPI:
 
 
 def prepare(directory: Path) -> tuple[Store, str]:
-    """Make a state with one tenant; return its open store and a member's key."""
-    path = directory / DATABASE
-    SQLModel.metadata.create_all(sqlite.make_engine(path, is_writer=True))
-    connection = sqlite3.connect(path)
-    connection.execute("INSERT INTO tier VALUES ('standard', 3600000, 86400000, 10000, 1, -1000, 1000)")
-    connection.execute("INSERT INTO flavor VALUES ('h200', 'h200', 'whole', 1000, NULL)")
-    connection.commit()
-    store = Store.open(f"sqlite:///{path}")
+    """Make a migrated state with one tenant, by the commands that the service uses; return its open store and a member's key."""
     now_ms = clock.now_ms()
-    tenant = store.run_blocking(identity.CreateTenant("ten_b", "prj_b", "bench", None, 1_000, now_ms))
-    connection.execute(
-        "INSERT INTO quota (id, quota_node_id, resource, nominal, valid_from_ms, created_at_ms) VALUES ('q', ?, 'h200', ?, 0, 0)",
-        (tenant.id, QUOTA_MILLI_GPU),
-    )
-    connection.commit()
-    connection.close()
-    user = store.run_blocking(identity.CreateUser("usr_b", "bench", "member", "bench", now_ms))
+    rows = Rows.begin(f"sqlite:///{directory / DATABASE}", tenants=1, milli_gpu_per_tenant=QUOTA_MILLI_GPU, now_ms=now_ms)
     secret = auth.new_secret()
-    store.run_blocking(identity.CreateKey(secret.key_id, user.id, "bench", secret.sha256, ("*",), None, None, now_ms))
-    return store, secret.bearer
+    rows.store.run_blocking(CreateKey(secret.key_id, rows.tenants[0].user_id, "bench", secret.sha256, ("*",), None, None, now_ms))
+    return rows.store, secret.bearer
 
 
 def main() -> None:

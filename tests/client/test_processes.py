@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -33,6 +34,13 @@ def submit(env: dict[str, str], **fields: str) -> str:
 
 def piped(*arguments: str, env: dict[str, str], cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*terminal.PROGRAM, *arguments], env=env, cwd=cwd, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_start_loads_nothing_that_only_paints() -> None:
+    program = "import sys; sys.argv = ['terrace', '--version']\nfrom terrace.cli import main\ntry: main()\nfinally: print(*sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert answer.returncode == 0
+    assert {"pygments", "rich", "yaml", "terrace.cli.app"} & set(answer.stdout.split()) == {"terrace.cli.app"}
 
 
 def test_the_installed_program_runs() -> None:
