@@ -70,7 +70,7 @@ class Occupants:
 
     def may_lose(self, pool: Pool, count: int) -> bool:
         """Tell whether `count` more victims of a pool stay within its rate limit."""
-        return self._left is None or self._left.get(pool, 0) >= count
+        return self._left is None or self._left[pool] >= count
 
     def take(self, occupant: Occupant) -> None:
         """Count one as a victim of this plan: nobody else can take it."""

@@ -148,3 +148,26 @@ def test_overdue_leaver_is_expected_later_than_now(world: World) -> None:
     world.runs({"a": range(4)}, started_ms=-10, releases_ms=-5)
     world.check()
     assert world.running[0].ends_ms(0) == 3
+
+
+@pytest.mark.parametrize(("depth", "waits"), [(2, False), (3, True)])
+def test_depth_counts_blocked_jobs_over_all_classes_of_a_model(world: World, depth: int, waits: bool) -> None:
+    for at, node in enumerate("abc"):
+        world.node(node, gpus=4)
+        world.runs({node: [0]}, limit_ms=HOUR_MS + at)
+    for limit_ms in (HOUR_MS, 2 * HOUR_MS, 3 * HOUR_MS):  # three classes of one job each
+        world.job(gpus=4, priority=1, limit_ms=limit_ms)
+    world.policy = replace(world.policy, backfill_depth=depth)
+    long = world.job(gpus=3, limit_ms=9 * HOUR_MS)
+    assert (long not in {start.job for start in world.check().starts}) is waits
+
+
+def test_depth_is_that_of_each_model(world: World) -> None:
+    for node, model in (("a", "h200"), ("b", "l40s")):
+        world.node(node, gpus=4, model=model)
+        world.tenant(node, models=(model,))
+        world.runs({node: [0]}, model=model, tenant=node)
+        world.job(gpus=4, priority=1, models=(model,), tenant=node)
+    world.policy = replace(world.policy, backfill_depth=1)
+    jobs = [world.job(gpus=3, models=(model,), tenant=node, limit_ms=9 * HOUR_MS) for node, model in (("a", "h200"), ("b", "l40s"))]
+    assert [world.reason(job).code for job in jobs] == [ReasonCode.WOULD_DELAY] * 2

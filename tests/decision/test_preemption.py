@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from domain.reasons import ReasonCode
-from quotas.tree import BorrowPreempt, Preemption, PreemptWithin, Reclaim
+from quotas.amount import Amount
+from quotas.tree import BorrowPreempt, Preemption, PreemptWithin, Quota, Reclaim
 from scheduler.decision.snapshot import Victims
 from tests.decision.world import World
 
@@ -215,3 +216,20 @@ def test_others_come_before_own_jobs_while_the_taker_does_not_borrow_in_the_end(
     # By own jobs alone it would take both of x and borrow; with what y borrowed one of them is enough.
     plain.expect_preempted(plain.job(gpus=4, tenant="x"), own, lent)
     assert plain.causes() == {own: "within_tenant", lent: "reclaim"}
+
+
+def test_job_larger_than_its_own_quota_takes_not_even_own_jobs_to_borrow(plain: World) -> None:
+    borrowing(plain, Preemption(PreemptWithin.LOWER_PRIORITY, Reclaim.ANY))
+    plain.runs({"a": [0, 1, 2, 3]}, tenant="x", priority=-1)
+    plain.expect_waiting(plain.job(gpus=6, tenant="x"), ReasonCode.QUOTA_EXCEEDED)
+
+
+@pytest.mark.parametrize(("cpus", "leaves"), [(8, True), (9, False)], ids=["within", "above"])
+def test_job_takes_only_when_it_is_within_its_own_quota_of_all_that_it_lacks(plain: World, cpus: int, leaves: bool) -> None:
+    borrowing(plain, LOWER)
+    for tenant in "xy":
+        node = plain.quota_nodes[tenant]
+        plain.quota_nodes[tenant] = replace(node, quotas={**node.quotas, "cpu": Quota(Amount(8_000))})
+    own = [plain.runs({"a": range(4)}, tenant="x", priority=-1, cpus=8), plain.runs({"b": range(4)}, tenant="y", cpus=8)][0]
+    plain.job(gpus=4, tenant="x", cpus=cpus)
+    assert plain.causes() == ({own: "within_tenant"} if leaves else {})

@@ -156,3 +156,52 @@ def test_window_gets_no_devices_under_maintenance(two: World) -> None:
     two.maintain("a")
     two.reserve("contest", 8, tenant="x")
     two.expect(two.job(tenant="x", gpus=8, limit_ms=60_000), on="b")
+
+
+def devices(world: World, job: str) -> list[int]:
+    """Return the devices on which a job starts."""
+    return [piece.device_index for start in world.check().starts if start.job == job for piece in start.slices]
+
+
+def test_windows_that_follow_one_another_use_the_same_devices(two: World) -> None:
+    two.reserve("first", 8, tenant="x", start_ms=HOUR_MS, end_ms=2 * HOUR_MS)
+    two.reserve("second", 8, tenant="x", start_ms=2 * HOUR_MS, end_ms=3 * HOUR_MS)
+    two.expect(two.job(tenant="y", gpus=8, limit_ms=9 * HOUR_MS), on="b")
+
+
+@pytest.mark.parametrize("second_ms", [0, HOUR_MS - 1], ids=["at once", "just before the first ends"])
+def test_windows_that_meet_in_time_share_no_devices(two: World, second_ms: int) -> None:
+    two.reserve("first", 8, tenant="x")
+    two.reserve("second", 8, tenant="x", start_ms=second_ms, end_ms=2 * HOUR_MS)
+    two.expect_waiting(two.job(tenant="y", limit_ms=9 * HOUR_MS), ReasonCode.CAPACITY_RESERVED)
+
+
+def test_window_beside_another_on_a_node_gets_all_that_is_left_of_it(world: World) -> None:
+    world.node("a")
+    world.tenant("x", 8)
+    world.tenant("y", 8)
+    world.runs({"a": [4]}, tenant="x")
+    world.reserve("first", 4, tenant="x")  # keeps the device on which its tenant runs
+    world.reserve("second", 4, tenant="y")
+    job = world.job(tenant="y", gpus=4)
+    assert devices(world, job) == [3, 5, 6, 7]
+
+
+@pytest.mark.parametrize(("limit_ms", "left"), [(HOUR_MS, [2, 3]), (HOUR_MS + 1, [3])], ids=["drains in time", "is held for longer"])
+def test_window_takes_what_drains_before_what_others_hold_for_longer(world: World, limit_ms: int, left: list[int]) -> None:
+    world.node("a", gpus=4)
+    world.tenant("x", 4)
+    world.tenant("y", 4)
+    world.runs({"a": [1]}, tenant="y", limit_ms=limit_ms)
+    world.reserve("contest", 2, tenant="x", start_ms=HOUR_MS, end_ms=2 * HOUR_MS)
+    jobs = [world.job(tenant="y", limit_ms=9 * HOUR_MS) for _ in range(2)]
+    assert [device for job in jobs for device in devices(world, job)] == left
+
+
+def test_window_takes_devices_of_its_own_tenant_however_long_it_holds_them(world: World) -> None:
+    world.node("a", gpus=4)
+    world.tenant("x", 4)
+    world.tenant("y", 4)
+    world.runs({"a": [3]}, tenant="x", limit_ms=9 * HOUR_MS)
+    world.reserve("contest", 1, tenant="x", start_ms=HOUR_MS, end_ms=2 * HOUR_MS)
+    assert devices(world, world.job(tenant="y", gpus=3, limit_ms=9 * HOUR_MS)) == [0, 1, 2]
