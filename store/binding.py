@@ -148,7 +148,7 @@ def _startable(connection: Connection, job_ids: Sequence[str]) -> dict[str, _Sta
         # Locked in order: a cancel either came before and is seen, or comes after and finds the new version.
         statement = select(*_JOB).select_from(_job.join(_tier, _tier.c.name == _job.c.tier)).where(waiting).order_by(_job.c.id)
         for row in connection.execute(statement.with_for_update(of=_job, key_share=True)):
-            found[row[0]] = _Startable(*row)
+            found[row[0]] = _Startable(*tuple(row))
     return found
 
 

@@ -6,11 +6,14 @@ Owns that number. Does not own the statements. Example: 1,200 identifiers are as
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
 
 IN_LIST_MAXIMUM = 500
 
 
-def in_lists(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+def in_lists(ids: Sequence[T]) -> Iterator[Sequence[T]]:
     """Yield the identifiers in their order, `IN_LIST_MAXIMUM` at a time."""
     for first in range(0, len(ids), IN_LIST_MAXIMUM):
         yield ids[first : first + IN_LIST_MAXIMUM]

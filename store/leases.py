@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select, update
+from sqlalchemy import ClauseElement, Connection, and_, bindparam, delete, select, update
 
-from store import tables
+from store import hot, tables
 from store.in_lists import in_lists
 from store.jobs import canonical
 from store.leader import Fence
@@ -22,16 +23,28 @@ from store.leader import Fence
 OPEN_LEASES_MAXIMUM = 200_000
 
 _job = tables.Job.__table__  # type: ignore[attr-defined]
-_tier = tables.Tier.__table__  # type: ignore[attr-defined]
 _class = tables.JobClass.__table__  # type: ignore[attr-defined]
 _lease = tables.Lease.__table__  # type: ignore[attr-defined]
-_slice = tables.LeaseSlice.__table__  # type: ignore[attr-defined]
 _part = tables.LeaseNode.__table__  # type: ignore[attr-defined]
 _claim = tables.DeviceClaim.__table__  # type: ignore[attr-defined]
 _attempt = tables.Attempt.__table__  # type: ignore[attr-defined]
 _event = tables.Event.__table__  # type: ignore[attr-defined]
 _node = tables.Node.__table__  # type: ignore[attr-defined]
 _observation = tables.Observation.__table__  # type: ignore[attr-defined]
+
+_insert_event = hot.insert_into(_event, ("at_ms", "kind", "tenant_id", "job_id", "lease_id", "data"))
+_mark_applied = hot.HotStatement(
+    ("at", "number"), lambda _: update(_observation).where(_observation.c.id == bindparam("number")).values(applied_at_ms=bindparam("at"))
+)
+_mark_gone = hot.HotStatement(
+    ("gone", "of_lease", "of_node"),
+    lambda _: (
+        update(_part)
+        .where(_part.c.lease_id == bindparam("of_lease"), _part.c.node_id == bindparam("of_node"))
+        .values(is_gone=bindparam("gone"))
+    ),
+)
+_drop_claims = hot.HotStatement(("of_lease",), lambda _: delete(_claim).where(_claim.c.lease_id == bindparam("of_lease")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +209,10 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class ApplyChanges:
-    """Apply changes in order. An observation that was applied already, or a job that moved on, makes its whole change void."""
+    """Apply changes in order. An observation that was applied already, or a job that moved on, makes its whole change void.
+
+    A command takes a handful of statements however many changes it has: this is what most of the scheduler's writing is.
+    """
 
     fence: Fence
     changes: Sequence[Change]
@@ -205,44 +221,101 @@ class ApplyChanges:
     def execute(self, connection: Connection, /) -> int:
         """Return how many changes were applied."""
         now_ms = self.fence.stamp(connection, self.now_ms)
-        return sum(1 for change in self.changes if _apply(connection, change, now_ms))
+        leases = _locked(connection, [change.lease_id for change in self.changes])
+        fresh = _fresh(connection, [number for change in self.changes for number in change.observation_ids])
+        versions = {lease.job_id: lease.version for lease in leases.values()}
+        writes = _Writes(now_ms)
+        for change in self.changes:
+            lease = leases[change.lease_id]
+            if change.job and versions[lease.job_id] != change.job_version:
+                continue
+            if not fresh.issuperset(change.observation_ids):
+                continue
+            fresh.difference_update(change.observation_ids)
+            versions[lease.job_id] += 1 if change.job else 0
+            writes.add(change, lease)
+        writes.run(connection)
+        return writes.count
 
 
-def _apply(connection: Connection, change: Change, now_ms: int) -> bool:
-    columns = (_lease.c.tenant_id, _lease.c.job_id, _lease.c.attempt, _job.c.version)
-    statement = select(*columns).select_from(_lease.join(_job, _job.c.id == _lease.c.job_id)).where(_lease.c.id == change.lease_id)
-    # Locked, so that a cancel either came before and is seen, or comes after and finds the new version.
-    lease = connection.execute(statement.with_for_update(of=_job, key_share=True)).one()
-    if change.job and lease.version != change.job_version:
-        return False
-    if change.observation_ids:
-        fresh = and_(_observation.c.id.in_(change.observation_ids), _observation.c.applied_at_ms.is_(None))
-        if connection.execute(select(func.count()).where(fresh)).scalar_one() != len(change.observation_ids):
-            return False
-        connection.execute(update(_observation).where(fresh).values(applied_at_ms=now_ms))
-    if change.lease:
-        connection.execute(update(_lease).where(_lease.c.id == change.lease_id).values(**change.lease))
-    if change.attempt:
-        mine = and_(_attempt.c.job_id == lease.job_id, _attempt.c.number == lease.attempt)
-        connection.execute(update(_attempt).where(mine).values(**change.attempt))
-    if change.job:
-        connection.execute(update(_job).where(_job.c.id == lease.job_id).values(**change.job, version=_job.c.version + 1))
-    if change.gone_node_ids:
-        mine = and_(_part.c.lease_id == change.lease_id, _part.c.node_id.in_(change.gone_node_ids))
-        connection.execute(update(_part).where(mine).values(is_gone=True))
-    if change.is_released:
-        connection.execute(delete(_claim).where(_claim.c.lease_id == change.lease_id))
-    rows = [
-        {
-            "at_ms": now_ms,
-            "kind": kind,
-            "tenant_id": lease.tenant_id,
-            "job_id": lease.job_id,
-            "lease_id": change.lease_id,
-            "data": canonical(data),
-        }
-        for kind, data in change.events
-    ]
-    if rows:
-        connection.execute(insert(_event), rows)
-    return True
+def _locked(connection: Connection, lease_ids: Sequence[str]) -> dict[str, Any]:
+    """Return (lease, tenant, job, attempt, version of the job) by lease. Locked, so that a cancel either came before and is seen, or comes
+    after and finds the new version.
+    """
+    columns = (_lease.c.id, _lease.c.tenant_id, _lease.c.job_id, _lease.c.attempt, _job.c.version)
+    joined = _lease.join(_job, _job.c.id == _lease.c.job_id)
+    found = {}
+    for some in in_lists(sorted(set(lease_ids))):
+        statement = select(*columns).select_from(joined).where(_lease.c.id.in_(some)).order_by(_job.c.id, _lease.c.id)
+        found.update({row.id: row for row in connection.execute(statement.with_for_update(of=_job, key_share=True))})
+    return found
+
+
+def _fresh(connection: Connection, observation_ids: Sequence[int]) -> set[int]:
+    """Return those of these observations that were not applied yet."""
+    found: set[int] = set()
+    for some in in_lists(sorted(set(observation_ids))):
+        named = and_(_observation.c.id.in_(some), _observation.c.applied_at_ms.is_(None))
+        found.update(connection.execute(select(_observation.c.id).where(named)).scalars())
+    return found
+
+
+class _Writes:
+    """The rows that changes write, collected by statement. Changes of one command concern different leases: only events have an order."""
+
+    def __init__(self, now_ms: int) -> None:
+        self.count = 0
+        self._now_ms = now_ms
+        self._rows: dict[hot.HotStatement, list[tuple[object, ...]]] = {}
+        self._events: list[tuple[object, ...]] = []
+
+    def add(self, change: Change, lease: Any) -> None:
+        """Take one change in."""
+        self.count += 1
+        for number in change.observation_ids:
+            self._row(_mark_applied, (self._now_ms, number))
+        self._update("lease", change.lease, (change.lease_id,))
+        self._update("attempt", change.attempt, (lease.job_id, lease.attempt))
+        if change.job:
+            self._update("job", {**change.job, "version": change.job_version + 1}, (lease.job_id,))
+        for node_id in change.gone_node_ids:
+            self._row(_mark_gone, (True, change.lease_id, node_id))
+        if change.is_released:
+            self._row(_drop_claims, (change.lease_id,))
+        for kind, data in change.events:
+            self._events.append((self._now_ms, kind, lease.tenant_id, lease.job_id, change.lease_id, canonical(data)))
+
+    def _update(self, table: str, values: Mapping[str, object], key: tuple[object, ...]) -> None:
+        if values:
+            statement, names = _update_of(table, frozenset(values))
+            self._row(statement, (*(values[name] for name in names), *key))
+
+    def _row(self, statement: hot.HotStatement, row: tuple[object, ...]) -> None:
+        self._rows.setdefault(statement, []).append(row)
+
+    def run(self, connection: Connection) -> None:
+        """Write everything."""
+        for statement, rows in self._rows.items():
+            statement.run_many(connection, rows)
+        if self._events:
+            _insert_event.run_many(connection, self._events)
+
+
+@cache
+def _update_of(table: str, names: frozenset[str]) -> tuple[hot.HotStatement, tuple[str, ...]]:
+    """Return the update of these columns of one row, and the order in which it takes them, before the row's key."""
+    target, keys = {
+        "lease": (_lease, ("id",)),
+        "job": (_job, ("id",)),
+        "attempt": (_attempt, ("job_id", "number")),
+    }[table]
+    ordered = tuple(column.name for column in target.columns if column.name in names)
+    if len(ordered) != len(names):
+        raise ValueError(f"{table} has no column {sorted(names - set(ordered))}")
+
+    def build(_: str) -> ClauseElement:
+        values: dict[str, Any] = {name: bindparam(f"to_{name}") for name in ordered}
+        found: ClauseElement = update(target).where(*(target.c[key] == bindparam(f"of_{key}") for key in keys)).values(values)
+        return found
+
+    return hot.HotStatement([*(f"to_{name}" for name in ordered), *(f"of_{key}" for key in keys)], build), ordered
