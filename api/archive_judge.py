@@ -1,9 +1,9 @@
 """Judging an archive by reading it as a stream, never by unpacking it.
 
-An archive is a gzipped tar of plain files and directories with relative paths. Refused: a member that would leave the directory, any kind
-of link or device, and anything that grows beyond named limits: bytes, members, ratio, headers, gzip members. Every loop over what was
-sent is bounded by what came out of it, so that no archive costs more work than its size allows. Blocking; api/archives.py calls it in a
-thread.
+An archive is a gzipped tar of plain files and directories with relative paths. What a member may be stands in
+terrace.runtime.archive_rules, which agents hold against it again when they unpack it; owned here is whatever grows beyond named limits: bytes,
+ratio, headers, gzip members. Every loop over what was sent is bounded by what came out of it, so that no archive costs more work than its
+size allows. Blocking; api/archives.py calls it in a thread.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from __future__ import annotations
 import tarfile
 import zlib
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 from api.settings import ArchiveLimits
 from store.errors import InvalidError
+from terrace.runtime.archive_rules import MemberLimits, MemberRefusedError, Members
 
 READ_BYTES = 1 << 16
 HEADER_BYTES_MAXIMUM = 1 << 20  # of one tar member, and of gzip input that yields nothing
 GZIP_MEMBERS_MAXIMUM = 64  # parallel compressors write a few; every one costs work and may be empty
 GZIP_WINDOW_BITS = 31
-NAME_SHOWN_MAXIMUM = 200
 
 
 def judge(path: Path, *, limits: ArchiveLimits) -> None:
@@ -104,26 +104,15 @@ class _Counted:
 
 
 def _judge_members(archive: tarfile.TarFile, counted: _Counted, limits: ArchiveLimits) -> None:
-    for count, member in enumerate(archive, start=1):
-        if count > limits.members_maximum:
-            _refuse("archive_too_many_members", "has too many members", limits.members_maximum)
-        _judge_member(member, limits)
+    members = Members(MemberLimits(members=limits.members_maximum, path_bytes=limits.path_length_maximum))
+    for member in archive:
+        try:
+            members.take(member)
+        except MemberRefusedError as error:
+            raise InvalidError(error.rule.value, f"the archive: {error}", field="body", limit=error.limit) from error
+        if not 0 <= member.size <= limits.unpacked_bytes_maximum:  # tarfile would go on reading until it had that much
+            _refuse_size(limits)
         counted.next_member_bytes = member.offset_data + member.size + HEADER_BYTES_MAXIMUM
-
-
-def _judge_member(member: tarfile.TarInfo, limits: ArchiveLimits) -> None:
-    shown = repr(member.name[:NAME_SHOWN_MAXIMUM])
-    if not (member.isfile() or member.isdir()):
-        _refuse("archive_member_kind", f"has a member {shown} that is neither a file nor a directory (links and devices are not taken)")
-    if member.issparse():
-        _refuse("archive_member_kind", f"has a sparse member {shown}")
-    path = PurePosixPath(member.name)
-    if path.is_absolute() or ".." in path.parts or "\\" in member.name or "\0" in member.name:
-        _refuse("archive_member_path", f"has a member {shown} that lies outside the directory")
-    if len(member.name) > limits.path_length_maximum:
-        _refuse("archive_member_path", f"has a member {shown} with too long a path", limits.path_length_maximum)
-    if not 0 <= member.size <= limits.unpacked_bytes_maximum:  # tarfile would go on reading until it had that much
-        _refuse_size(limits)
 
 
 def _refuse_size(limits: ArchiveLimits) -> NoReturn:

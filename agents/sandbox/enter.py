@@ -101,8 +101,9 @@ STEPS = {"mounts": _mounts, "prepare": _prepare, "enter": _enter}
 
 
 def again(boot: dict[str, Any], step: str, boot_path: str, descriptor: int) -> list[str]:
-    """Return the command of another step. Isolated and without site: nothing but the standard library and this package."""
-    program = f"import sys; sys.path.append({boot['package_root']!r}); from agents.sandbox import enter; enter.main()"
+    """Return the command of another step. Isolated and without site: nothing but the standard library, this package and terrace.runtime."""
+    folders = [boot["package_root"], boot["terrace_parent"]]
+    program = f"import sys; sys.path.extend({folders!r}); from agents.sandbox import enter; enter.main()"
     return [*_bare_python(boot, program), step, boot_path, str(descriptor)]
 
 

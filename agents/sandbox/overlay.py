@@ -111,7 +111,7 @@ def _refuse_detours(wheel: Path) -> None:
         with zipfile.ZipFile(wheel) as file:
             names = [name for name in file.namelist() if name.endswith(METADATA_NAME)]
             texts = [file.open(name).read(METADATA_BYTES_MAX + 1) for name in names[:METADATA_FILES_MAX]]
-    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError, zlib.error):
+    except (OSError, zipfile.BadZipFile, ValueError, RuntimeError, zlib.error):
         return  # pip says it better
     if len(names) > METADATA_FILES_MAX or any(len(text) > METADATA_BYTES_MAX for text in texts):
         raise RequirementsError(f"requirements: {wheel.name}: has more than {METADATA_FILES_MAX} METADATA of {METADATA_BYTES_MAX} bytes")

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from agents.sandbox import archive
-from agents.sandbox.archive import ArchiveLimits, ArchiveRefusedError
+from agents.sandbox.archive import ArchiveRefusedError
+from terrace.runtime.archive_rules import MemberLimits
 
-LIMITS = ArchiveLimits(members=10, unpacked_bytes=1_000_000, path_bytes=300, path_parts=5)
+LIMITS = MemberLimits(members=10, path_bytes=300, path_parts=5)
 
 
 def member(name: str, content: bytes = b"", **fields: Any) -> tuple[tarfile.TarInfo, bytes]:
@@ -73,7 +74,7 @@ def test_hostile_member_is_refused_by_rule_and_limit(
     hostile: tuple[tarfile.TarInfo, bytes], message: str, tmp_path: Path, target: Path
 ) -> None:
     with pytest.raises(ArchiveRefusedError) as refusal:
-        archive.unpack(packed(tmp_path, hostile), target, limits=LIMITS)
+        archive.unpack(packed(tmp_path, hostile), target, limits=LIMITS, unpacked_bytes=1_000_000)
 
     assert message in str(refusal.value)
     assert [path.name for path in tmp_path.iterdir()] == ["work", "a.tar.gz"] or (tmp_path / "out").exists() is False
