@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 
 from quotas.tree import BorrowPreempt
@@ -64,7 +64,8 @@ class SetPolicy:
         if unknown:
             message = f"{unknown[0]}: there is no such choice; there are {', '.join(calendar.CHOICES)}"
             raise InvalidError("invalid_request", message, field=unknown[0], limit=list(calendar.CHOICES))
-        row = connection.execute(select(_policy.c.choices).where(_policy.c.name == calendar.POLICY_NAME).with_for_update()).first()
+        take_turn(connection)
+        row = connection.execute(select(_policy.c.choices).where(_policy.c.name == calendar.POLICY_NAME)).first()
         before = {} if row is None else json.loads(row.choices)
         after = {name: value for name, value in {**before, **self.changes}.items() if value is not None}
         policy = calendar.with_choices(self.base, after)
@@ -79,6 +80,12 @@ class SetPolicy:
         connection.execute(statement.on_conflict_do_update(index_elements=[_policy.c.name], set_=values))
         operator_events.record(connection, operator_events.POLICY_CHANGED, changed, now_ms=self.now_ms, user_id=self.user_id)
         return _view(self.base, after, self.now_ms)
+
+
+def take_turn(connection: Connection) -> None:
+    """Let nobody else change the policy, or what it excludes, until this transaction ends."""
+    if connection.dialect.name != "sqlite":
+        connection.execute(text("LOCK TABLE scheduling_policy IN SHARE ROW EXCLUSIVE MODE"))
 
 
 def _view(base: Policy, choices: Mapping[str, Any], set_at_ms: int | None) -> PolicyView:

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, select, update
 
 from quotas.tree import BorrowPreempt
 from scheduler.decision.snapshot import Policy
-from store import calendar, operator_events, quotas
+from store import calendar, operator_events, policy, quotas
 from store.errors import ConflictError
 from store.tables import QuotaNode
 
@@ -57,9 +57,11 @@ class SetRules:
         """Return the rules as they are now; NotFoundError, ConflictError for preemption while borrowing beside fair sharing."""
         place = quotas.find_place(connection, self.tenant, self.project, None)
         wanted = self.changes.get("borrow_within_cohort", BorrowPreempt.NEVER.value)
-        if wanted != BorrowPreempt.NEVER.value and calendar.read_policy(connection, self.base).fair_sharing:
-            message = "borrow_within_cohort: cannot be other than never while fair_sharing is on in the policy"
-            raise ConflictError("borrows_with_fair_sharing", message, field="borrow_within_cohort")
+        if wanted != BorrowPreempt.NEVER.value:
+            policy.take_turn(connection)
+            if calendar.read_policy(connection, self.base).fair_sharing:
+                message = "borrow_within_cohort: cannot be other than never while fair_sharing is on in the policy"
+                raise ConflictError("borrows_with_fair_sharing", message, field="borrow_within_cohort")
         before = connection.execute(select(*_columns).where(_place.c.id == place.id)).one()
         changed = {name: self.changes[name] for name in RULES if name in self.changes and self.changes[name] != getattr(before, name)}
         if changed:

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from billing.calc import rating
-from store import fleet, identity, jobs, leases, plans
+from scheduler.decision.snapshot import Policy
+from store import cohorts, fleet, identity, jobs, leases, plans, policy, quota_rules
+from store.calendar_changes import CreateMaintenance, CreateReservation, Window
 from store.engine import Store
 from store.errors import ConflictError, RefusalError
 from store.leader import TakeLead
@@ -22,6 +24,7 @@ from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.postgres
 
+TOMORROW = Window(T0_MS + 86_400_000, T0_MS + 90_000_000, None)
 WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 
 
@@ -47,6 +50,11 @@ def first_then(world: World, first: Any, second: Any) -> tuple[Any, Any]:
         wait_until(lambda: later.done() or rows(world.store, WAITING) == [(1,)], seconds=10)
         gate.open()
         return outcome(earlier), outcome(later)
+
+
+def reservation(identifier: str, name: str, gpus: int) -> CreateReservation:
+    """Return the command that sets devices aside for acme tomorrow."""
+    return CreateReservation(identifier, name, "acme", "h200", gpus, TOMORROW, T0_MS)
 
 
 def outcome(answer: Future[Any]) -> Any:
@@ -108,11 +116,41 @@ def test_two_schedulers_take_the_lead_at_once_and_one_gets_it(acme: World) -> No
         pytest.param(lambda number: identity.CreateTenant(f"ten_{number}", f"prj_{number}", "b", None, 1_000, T0_MS), id="tenant"),
         pytest.param(lambda number: identity.CreateUser(f"usr_{number}", "b", "operator", None, T0_MS), id="operator"),
         pytest.param(lambda number: fleet.CreatePrice(f"pri_{number}", "h200", "USD", 1, T0_MS, T0_MS), id="price"),
+        pytest.param(lambda _: cohorts.CreateCohort("b", None, 1_000, T0_MS), id="cohort"),
+        pytest.param(lambda number: reservation(f"res_{number}", "b", 1), id="capacity reservation"),
+        pytest.param(lambda number: CreateMaintenance(f"mnt_{number}", "b", ["a"], TOMORROW, T0_MS), id="maintenance"),
     ],
 )
 def test_second_of_two_who_want_a_name_is_a_conflict(acme: World, make: Any) -> None:
     _, late = first_then(acme, make(1), make(2))
     assert isinstance(late, ConflictError)
+
+
+def test_two_moves_that_are_right_apart_make_no_ring(acme: World) -> None:
+    for name in ("b", "c"):
+        acme.run(cohorts.CreateCohort(name, None, 1_000, T0_MS))
+    moves = (cohorts.SetCohort("b", True, "c", None, T0_MS), cohorts.SetCohort("c", True, "b", None, T0_MS))
+    moved, late = first_then(acme, *moves)
+    assert (moved.parent, getattr(late, "code", None)) == ("c", "cohort_ring")
+
+
+def test_two_reservations_that_fit_apart_do_not_exceed_the_fleet_together(acme: World) -> None:
+    made, late = first_then(acme, reservation("res_1", "b", 5), reservation("res_2", "c", 5))
+    assert (made.milli_gpu, getattr(late, "code", None)) == (5_000, "over_capacity")
+    assert rows(acme.store, "SELECT name FROM capacity_reservation") == [("b",)]
+
+
+def test_fields_of_the_policy_that_two_change_at_once_are_both_kept(acme: World) -> None:
+    changes = [{"backfill_depth": 2}, {"min_runtime_ms": 3}]
+    first_then(acme, *(policy.SetPolicy(Policy(), change, T0_MS) for change in changes))
+    assert acme.read(policy.ReadPolicy(Policy())).chosen == ("backfill_depth", "min_runtime_ms")
+
+
+def test_fair_sharing_and_what_it_excludes_do_not_come_at_once(acme: World) -> None:
+    acme.run(policy.SetPolicy(Policy(), {"fair_sharing": False}, T0_MS))
+    rules = quota_rules.SetRules("acme", None, {"borrow_within_cohort": "lower_priority"}, Policy(), T0_MS)
+    _, late = first_then(acme, rules, policy.SetPolicy(Policy(), {"fair_sharing": True}, T0_MS))
+    assert getattr(late, "code", None) == "borrows_with_fair_sharing"
 
 
 def test_batches_with_the_same_new_classes_in_other_orders_do_not_lock_each_other_out(acme: World) -> None:
