@@ -21,6 +21,7 @@ from prometheus_client import Counter
 
 from billing.calc import pricing, rating
 from billing.service import clock
+from billing.service.reservations import count_once
 from store import usage
 from store.engine import Store
 
@@ -128,7 +129,9 @@ async def run(store: Store, settings: BillingSettings, stop: asyncio.Event, *, n
     while not stop.is_set():
         pause = settings.idle_seconds
         try:
-            if await rate_once(store, settings, now_ms=now_ms(), aside=aside):
+            rated = await rate_once(store, settings, now_ms=now_ms(), aside=aside)
+            counted = await count_once(store, now_ms=now_ms())
+            if rated or counted:
                 pause = 0.0
         except Exception:
             FAILURES.inc()
