@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from domain.reasons import ReasonCode
 from quotas.tree import Fungibility, Preemption, PreemptWithin, Reclaim, WhenCanBorrow, WhenCanPreempt
 from tests.decision.world import World, quota
 
@@ -124,3 +125,13 @@ def test_job_whose_first_flavor_is_used_up_by_a_start_moves_ahead(mixed: World) 
     of_x, of_y = beside_a_borrower(mixed, Fungibility())
     taker = mixed.job(gpus=4, tenant="y", priority=10)  # borrows all that the cohort has of h200
     assert [start.job for start in mixed.check().starts] == [taker, of_x], of_y
+
+
+@pytest.mark.parametrize("models", [FLAVORS, FLAVORS[::-1]], ids=["refused first", "refused last"])
+def test_reason_is_that_of_the_flavor_that_came_furthest(mixed: World, models: tuple[str, ...]) -> None:
+    tenant(mixed, Fungibility(), l40s=8)
+    mixed.quota_nodes["all"] = replace(mixed.quota_nodes["all"], quotas={"h200": quota(1)})
+    mixed.runs({"a": [0]}, tenant="x")  # all the quota that there is for h200
+    mixed.runs({"b": range(8)}, model="l40s", tenant="z")
+    reason = mixed.expect_waiting(mixed.job(models=models), ReasonCode.NO_CAPACITY)
+    assert reason.data["gpu_model"] == "l40s"

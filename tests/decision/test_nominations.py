@@ -8,7 +8,7 @@ import pytest
 
 from domain.reasons import Reason, ReasonCode, ReasonValue, Unblock
 from quotas.tree import Preemption, PreemptWithin
-from tests.decision.world import World
+from tests.decision.world import HOUR_MS, World
 
 LOWER = Preemption(PreemptWithin.LOWER_PRIORITY)
 
@@ -123,3 +123,14 @@ def test_nominated_job_is_forecast_to_start_when_its_victims_are_gone(full: Worl
     forecast = full.forecast(job)
     assert forecast is not None
     assert forecast.start_ms == 10_000
+
+
+def test_nominated_job_counts_from_when_its_victims_are_gone(world: World) -> None:
+    world.policy = replace(world.policy, preemption_grace_ms=10_000)
+    world.node("a", gpus=5)
+    world.tenant("x", 99, preemption=LOWER)
+    world.runs({"a": range(4)}, priority=-1)
+    world.job(gpus=4, priority=2)
+    world.job(gpus=5, priority=1)
+    reason = world.expect_waiting(world.job(limit_ms=2 * HOUR_MS), ReasonCode.WOULD_DELAY)
+    assert reason.data["held_from_ms"] == HOUR_MS + 10_000

@@ -230,6 +230,6 @@ def test_job_takes_only_when_it_is_within_its_own_quota_of_all_that_it_lacks(pla
     for tenant in "xy":
         node = plain.quota_nodes[tenant]
         plain.quota_nodes[tenant] = replace(node, quotas={**node.quotas, "cpu": Quota(Amount(8_000))})
-    own = [plain.runs({"a": range(4)}, tenant="x", priority=-1, cpus=8), plain.runs({"b": range(4)}, tenant="y", cpus=8)][0]
+    own = [plain.runs({"a": range(4)}, tenant="x", priority=-1, cpus=8), plain.runs({"b": range(4)}, tenant="y", cpus=4)][0]
     plain.job(gpus=4, tenant="x", cpus=cpus)
     assert plain.causes() == ({own: "within_tenant"} if leaves else {})

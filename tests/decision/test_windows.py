@@ -180,11 +180,17 @@ def test_window_beside_another_on_a_node_gets_all_that_is_left_of_it(world: Worl
     world.node("a")
     world.tenant("x", 8)
     world.tenant("y", 8)
-    world.runs({"a": [4]}, tenant="x")
-    world.reserve("first", 4, tenant="x")  # keeps the device on which its tenant runs
+    world.runs({"a": [4, 5, 6, 7]}, tenant="x")
+    world.reserve("first", 4, tenant="x")  # keeps the devices on which its tenant runs
     world.reserve("second", 4, tenant="y")
-    job = world.job(tenant="y", gpus=4)
-    assert devices(world, job) == [3, 5, 6, 7]
+    world.expect_waiting(world.job(tenant="z"), ReasonCode.CAPACITY_RESERVED)
+    assert devices(world, world.job(tenant="y", gpus=4)) == [0, 1, 2, 3]
+
+
+def test_window_of_a_tenant_that_runs_nothing_goes_where_it_leaves_least_over(two: World) -> None:
+    two.runs({"a": [0]}, tenant="y", limit_ms=9 * HOUR_MS)
+    two.reserve("contest", 7, tenant="x", start_ms=HOUR_MS, end_ms=2 * HOUR_MS)
+    two.expect(two.job(tenant="y", gpus=8, limit_ms=9 * HOUR_MS), on="b")
 
 
 @pytest.mark.parametrize(("limit_ms", "left"), [(HOUR_MS, [2, 3]), (HOUR_MS + 1, [3])], ids=["drains in time", "is held for longer"])
