@@ -1,9 +1,9 @@
 """Judging an archive by reading it as a stream, never by unpacking it.
 
 An archive is a gzipped tar of plain files and directories with relative paths. What a member may be stands in
-terrace.runtime.archive_rules, which agents hold against it again when they unpack it; owned here is whatever grows beyond named limits: bytes,
-ratio, headers, gzip members. Every loop over what was sent is bounded by what came out of it, so that no archive costs more work than its
-size allows. Blocking; api/archives.py calls it in a thread.
+terrace.runtime.archive_rules, which agents hold against it again when they unpack it; owned here is whatever grows beyond named limits:
+bytes, ratio, headers, gzip members. Every loop over what was sent is bounded by what came out of it, so that no archive costs more work
+than its size allows. Blocking; api/archives.py calls it in a thread.
 """
 
 from __future__ import annotations

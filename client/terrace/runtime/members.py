@@ -16,7 +16,7 @@ from pathlib import Path
 PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 4, 36
 KILL_SECONDS_MAX = 20.0
 KILL_ROUND_SECONDS = 0.02
-PAGE_BYTES = os.sysconf("SC_PAGESIZE")
+KIB = 1024
 
 
 def protect_runner() -> None:
@@ -58,14 +58,42 @@ def descendants() -> list[int]:
     return sorted(found - {os.getpid()})
 
 
-def private_memory_bytes() -> int:
-    """Return the resident memory of all descendants, without what they share through files and shared memory."""
-    total = 0
+def memory_bytes(*, limit: int, shm_bytes: int = 0) -> int:
+    """Return the memory that all descendants use: their own, and each page that they share once. Files of a disk are not counted.
+
+    `shm_bytes` is what the lease's /dev/shm holds, mapped or not. Counting pages once walks every page table, so it is done only when
+    counting them in each process exceeds `limit`; at or below the limit the answer may therefore be too high.
+    """
+    own, sharing = 0, {}
     for pid in descendants():
         with contextlib.suppress(OSError):
-            _, resident, shared = (int(field) for field in Path(f"/proc/{pid}/statm").read_text().split()[:3])
-            total += max(0, resident - shared) * PAGE_BYTES
-    return total
+            sizes = _sizes(f"/proc/{pid}/status")
+            own += sizes.get("RssAnon", 0)
+            sharing[pid] = sizes.get("RssShmem", 0)
+    shared = sum(sharing.values())
+    if own + shared > limit:
+        shared = sum(_share(pid, resident) for pid, resident in sharing.items() if resident)
+    return own + max(shared, shm_bytes)
+
+
+def held_bytes(folder: Path) -> int:
+    """Return how much the file system of a folder holds."""
+    status = os.statvfs(folder)
+    return (status.f_blocks - status.f_bfree) * status.f_frsize
+
+
+def _share(pid: int, resident: int) -> int:
+    """Return a process's part of the pages that it shares; all of them where it does not let us look, which it may choose."""
+    try:
+        return _sizes(f"/proc/{pid}/smaps_rollup").get("Pss_Shmem", resident)
+    except OSError:
+        return resident
+
+
+def _sizes(path: str) -> dict[str, int]:
+    """Return the sizes in a file of /proc, in bytes by their name."""
+    fields = (line.split() for line in Path(path).read_text().splitlines())
+    return {field[0].rstrip(":"): int(field[1]) * KIB for field in fields if len(field) == 3 and field[2] == "kB"}
 
 
 def kernel_memory_kills() -> int:

@@ -165,10 +165,14 @@ class Runner:
         if not self._is_started or time.monotonic() < self._next_memory_check:
             return
         self._next_memory_check = time.monotonic() + MEMORY_CHECK_SECONDS
-        used, limit = members.private_memory_bytes(), self._lease["memory_bytes"] + RAY_MEMORY_BYTES
+        for_ray = RAY_MEMORY_BYTES + self._lease["object_store_bytes"]
+        limit = self._lease["memory_bytes"] + for_ray
+        # Without namespaces /dev/shm is everybody's; what of it the lease has mapped is counted all the same.
+        shm_bytes = members.held_bytes(Path("/dev/shm")) if self._lease["isolation"] == "namespaces" else 0  # noqa: S108  # the lease's own
+        used = members.memory_bytes(limit=limit, shm_bytes=shm_bytes)
         if used > limit:
             self._is_over_memory = True
-            share = f"{limit // MIB} MiB, of which {RAY_MEMORY_BYTES // MIB} MiB are for Ray"
+            share = f"{limit // MIB} MiB, of which {for_ray // MIB} MiB are for Ray"
             self._error = f"the lease used {used // MIB} MiB of memory; its limit is {share}"
 
     def _check_deadline(self) -> None:
