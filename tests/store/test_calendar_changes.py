@@ -14,7 +14,7 @@ from store.errors import ConflictError, RefusalError
 from store.recurrence import Recurrence
 from store.scheduling import LoadSnapshot
 from tests.store.world import HOUR_MS, T0_MS, World
-from tests.support.statements import rows
+from tests.support.statements import change, rows
 
 HO_CHI_MINH = "Asia/Ho_Chi_Minh"
 
@@ -96,9 +96,16 @@ def test_as_much_as_the_fleet_has_can_be_set_aside_and_no_more(acme: World) -> N
 
 
 def test_windows_that_only_touch_share_devices(acme: World) -> None:
-    acme.run(reservation("first", 8, window(1, 2)))
-    acme.run(reservation("second", 8, window(2, 3)))
-    assert len(snapshot(acme).capacity_reservations) == 2
+    acme.run(reservation("once", 8, window(2, 3)))
+    acme.run(reservation("daily", 8, window(1, 2, repeated(1, 2))))
+    assert [item.name for item in snapshot(acme).capacity_reservations] == ["daily", "daily", "once"]
+
+
+def test_what_others_set_aside_too_much_after_a_device_failed_is_not_the_new_ones_fault(acme: World) -> None:
+    acme.run(reservation("all", 8, window(5, 6)))
+    change(acme.store, "UPDATE device SET health = 'faulty' WHERE id = 'GPU-a-0'")
+    acme.run(reservation("daily", 7, window(1, 2, repeated(1, 2))))
+    assert refusal(acme, reservation("beside", 1, window(5, 6))).data["limit"] == 7
 
 
 def test_one_that_begins_within_the_new_one_counts(acme: World) -> None:
