@@ -14,9 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from quotas import amount
-from quotas.amount import Amount
-from quotas.tree import RESOURCE_CPU, RESOURCE_MEMORY, Tree
+from quotas.tree import Tree
 
 EPOCHS_PER_HALF_LIFE = 64
 FIXED_POINT_BITS = 32
@@ -57,13 +55,7 @@ def epoch_ms(half_life_ms: int) -> int:
 
 def borrowed(tree: Tree, node: str) -> dict[str, int]:
     """Return what a node holds above its own quota now, GPUs of all models together. Unlimited quota is never exceeded."""
-    found: dict[str, int] = {}
-    for resource in tree.resources:
-        over = tree.borrowed(node, resource)
-        if over > 0:
-            kind = resource if resource in (RESOURCE_CPU, RESOURCE_MEMORY) else "gpu"
-            found[kind] = amount.add(Amount(found.get(kind, 0)), over)
-    return found
+    return tree.borrowings(node, {})
 
 
 @dataclass(slots=True)

@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from quotas import amount
-from quotas.amount import Amount
 from quotas.decay import Past
-from quotas.tree import RESOURCE_CPU, RESOURCE_MEMORY, Tree, Usage
+from quotas.tree import Tree, Usage
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,7 +77,7 @@ def _share(tree: Tree, name: str, extra: Usage, past: Past | None) -> Share:
     node = tree.node(name)
     if node.parent is None:
         return NOTHING
-    borrowed = _borrowed(tree, name, extra)
+    borrowed = tree.borrowings(name, extra)
     scale = 1
     if past is not None and (sums := past.sum_of(name)):
         scale = past.scale
@@ -97,14 +96,3 @@ def _share(tree: Tree, name: str, extra: Usage, past: Past | None) -> Share:
         share = Share(over * weight.denominator, lendable[kind] * weight.numerator * scale, is_last)
         largest = share if largest < share else largest
     return largest
-
-
-def _borrowed(tree: Tree, name: str, extra: Usage) -> dict[str, int]:
-    borrowed: dict[str, int] = {}
-    for resource in tree.resources:
-        held = amount.add(tree.usage(name, resource), extra.get(resource, amount.ZERO))
-        over = amount.subtract(held, tree.subtree_quota(name, resource))
-        if over > 0:
-            kind = resource if resource in (RESOURCE_CPU, RESOURCE_MEMORY) else "gpu"
-            borrowed[kind] = amount.add(Amount(borrowed.get(kind, 0)), over)
-    return borrowed

@@ -275,8 +275,8 @@ class Tree:
 
     def add(self, leaf: str, usage: Usage) -> None:
         """Charge `usage` at a leaf; the part above each node's local quota bubbles to its parent."""
-        for resource, charged in self.counted(leaf, usage).items():
-            rest = charged
+        for resource, charged in usage.items():
+            rest = charged if self.counts(leaf, resource) else amount.ZERO
             for part in self._paths[leaf]:
                 cell = self._cells[part].get(resource)
                 if cell is None or rest <= 0:
@@ -287,8 +287,8 @@ class Tree:
 
     def remove(self, leaf: str, usage: Usage) -> None:
         """Take `usage` back from a leaf: the mirror image of `add`, so that the two cancel exactly."""
-        for resource, charged in self.counted(leaf, usage).items():
-            rest = charged
+        for resource, charged in usage.items():
+            rest = charged if self.counts(leaf, resource) else amount.ZERO
             for part in self._paths[leaf]:
                 cell = self._cells[part].get(resource)
                 if cell is None or rest <= 0:
@@ -341,6 +341,16 @@ class Tree:
     def borrowed(self, name: str, resource: str) -> Amount:
         """How much of the usage of `name` lies above its own quota, zero or more."""
         return amount.at_least_zero(amount.subtract(self.usage(name, resource), self.subtree_quota(name, resource)))
+
+    def borrowings(self, name: str, extra: Usage) -> dict[str, int]:
+        """Return what `name` would hold above its own quota with `extra` beside its usage: GPUs of all models as "gpu", CPU, memory."""
+        found: dict[str, int] = {}
+        for resource, cell in self._cells[name].items():
+            over = cell.usage + extra.get(resource, 0) - cell.subtree_quota  # unlimited quota is larger than anything that is held
+            if over > 0:
+                kind = resource if resource in (RESOURCE_CPU, RESOURCE_MEMORY) else "gpu"
+                found[kind] = found.get(kind, 0) + over
+        return found
 
     def is_within(self, name: str, resources: Iterable[str]) -> bool:
         """Tell whether `name` holds no more than its own quota of any of `resources`, that is, borrows none of them."""

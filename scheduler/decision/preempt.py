@@ -18,8 +18,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from quotas import amount, share
+from quotas.amount import Amount
 from quotas.share import NOTHING, Share
-from quotas.tree import BorrowPreempt
+from quotas.tree import BorrowPreempt, Usage
 from scheduler.decision import gate, victims
 from scheduler.decision.fit import Member
 from scheduler.decision.ground import State
@@ -72,6 +73,25 @@ class _Search:
         self.place = place
         self.request = request
         self.taken: list[Victim] = []
+        self._shares: dict[str, Share] = {}  # as they are now; what is charged or cleared at a leaf changes those on its path
+
+    def _charge(self, leaf: str, usage: Usage) -> None:
+        self.tree.add(leaf, usage)
+        self._forget(leaf)
+
+    def _clear(self, leaf: str, usage: Usage) -> None:
+        self.tree.remove(leaf, usage)
+        self._forget(leaf)
+
+    def _forget(self, leaf: str) -> None:
+        for name in self.tree.path(leaf):
+            self._shares.pop(name, None)
+
+    def _share(self, name: str) -> Share:
+        known = self._shares.get(name)
+        if known is None:
+            known = self._shares[name] = share.of(self.tree, name)
+        return known
 
     def by_order(self, candidates: Sequence[Candidate]) -> Found | None:
         """Take candidates in their order, in one or two attempts."""
@@ -109,13 +129,13 @@ class _Search:
     def by_share(self, candidates: Sequence[Candidate]) -> Found | None:
         """Take from whoever has the highest share, while that is just."""
         leaf, usage = self.request.leaf, self.request.usage
-        self.tree.add(leaf, usage)  # shares are compared as they would be after the start
+        self._charge(leaf, usage)  # shares are compared as they would be after the start
         found, rest = self._by_final_share(candidates)
         if not found and any(victim.occupant.leaf == leaf for victim in self.taken):
             # Taking from its own leaf lowered the taker's share, so what was unjust may have become just.
             found, rest = self._by_final_share(rest)
         found = found or self._by_initial_share(rest)
-        self.tree.remove(leaf, usage)
+        self._clear(leaf, usage)
         if not found:
             self._restore_all()
             return None
@@ -136,11 +156,15 @@ class _Search:
                 if self._take(candidate.occupant, cause) and self._fits_beside_itself():
                     return True, []
                 continue
+            enough: dict[tuple[tuple[str, Amount], ...], bool] = {}  # by what a candidate holds: nothing else tells them apart here
             while queue:
                 candidate = queue.popleft()
                 if not self._still_borrows(candidate):
                     continue
-                if not self._keeps_enough(candidate):
+                held = tuple(candidate.occupant.usage.items())
+                if held not in enough:
+                    enough[held] = self._keeps_enough(candidate)
+                if not enough[held]:
                     unjust.append(candidate)
                     continue
                 if self._take(candidate.occupant, PreemptionCause.FAIR_SHARE) and self._fits_beside_itself():
@@ -153,9 +177,9 @@ class _Search:
         queues = _by_leaf(candidates)
         while (leaf := self._highest(queues)) is not None:
             candidate = queues.pop(leaf)[0]
-            mine, theirs = self._shares(leaf)
+            mine, theirs = self._sides(leaf)
             if (
-                mine < theirs
+                self._share(mine) < self._share(theirs)
                 and self._still_borrows(candidate)
                 and self._take(candidate.occupant, PreemptionCause.FAIR_SHARE)
                 and self._fits_beside_itself()
@@ -168,18 +192,19 @@ class _Search:
         return victims.is_valid(self.tree, candidate, self.request.needed, borrowing=False)
 
     def _keeps_enough(self, candidate: Candidate) -> bool:
-        mine, _ = self._shares(candidate.occupant.leaf)
+        mine, theirs = self._sides(candidate.occupant.leaf)
+        share_of_mine = self._share(mine)
         self.tree.remove(candidate.occupant.leaf, candidate.occupant.usage)
-        _, theirs = self._shares(candidate.occupant.leaf)
+        share_of_theirs = share.of(self.tree, theirs)
         self.tree.add(candidate.occupant.leaf, candidate.occupant.usage)
-        return mine <= theirs
+        return share_of_mine <= share_of_theirs
 
-    def _shares(self, leaf: str) -> tuple[Share, Share]:
-        """The shares of the taker's and the loser's sides, just below the lowest node that they have in common."""
+    def _sides(self, leaf: str) -> tuple[str, str]:
+        """The taker's and the loser's sides: the nodes just below the lowest that they have in common."""
         nodes = self.tree.parting(self.request.leaf, leaf)
         if nodes is None:
             raise ValueError(f"{leaf} has nothing in common with {self.request.leaf}, so it is no candidate")
-        return share.of(self.tree, nodes[0]), share.of(self.tree, nodes[1])
+        return nodes
 
     def _highest(self, queues: dict[str, deque[Candidate]]) -> str | None:
         """Return the leaf to take from next: from the root down, the child with the highest share that has candidates left."""
@@ -196,7 +221,7 @@ class _Search:
                 return name
             best: tuple[Share, str] | None = None
             for child in sorted((child for child in self.tree.children(name) if child in tie), key=lambda child: tie[child]):
-                value = share.of(self.tree, child)
+                value = self._share(child)
                 # Who borrows nothing loses nothing; on the taker's own path an imbalance may lie further down.
                 if value == NOTHING and child not in own:
                     continue
@@ -211,13 +236,13 @@ class _Search:
         """Clear an occupant; False when its pool may lose no more."""
         if not self.occupants.may_lose(occupant.pool, 1 + sum(victim.occupant.pool == occupant.pool for victim in self.taken)):
             return False
-        self.tree.remove(occupant.leaf, occupant.usage)
+        self._clear(occupant.leaf, occupant.usage)
         self.fleet.give_back(occupant.members, occupant.running.shape)
         self.taken.append(Victim(occupant, cause))
         return True
 
     def _restore(self, victim: Victim) -> None:
-        self.tree.add(victim.occupant.leaf, victim.occupant.usage)
+        self._charge(victim.occupant.leaf, victim.occupant.usage)
         self.fleet.take(victim.occupant.members, victim.occupant.running.shape)
 
     def _restore_all(self) -> None:
@@ -245,7 +270,7 @@ class _Search:
             if self._fits(borrowing=borrowing) is not None:
                 self.taken.remove(victim)
             else:
-                self.tree.remove(victim.occupant.leaf, victim.occupant.usage)
+                self._clear(victim.occupant.leaf, victim.occupant.usage)
                 self.fleet.give_back(victim.occupant.members, victim.occupant.running.shape)
         members = self._fits(borrowing=borrowing)
         if members is None:
