@@ -23,6 +23,7 @@ from terrace.models.common import NAME_PATTERN
 
 WEIGHT_SCALE = 1_000
 LEFT_OUT_MAXIMUM = 1_000  # lines of an answer
+NODES_MAXIMUM = 500  # ClusterQueues and cohorts of one import: while it is written, nothing else can be on SQLite
 _COHORT_PREFIX = "cohort:"  # of a cohort's name in a scenario where a ClusterQueue has the same name; here both may have it
 _RENAMED = "in the scenario, because a ClusterQueue has that name"
 _NO_QUOTAS = ("Workload ", "LocalQueue ", "WorkloadPriorityClass ", "PriorityClass ", "Configuration ")
@@ -45,6 +46,8 @@ def read(texts: Mapping[str, str], models: Mapping[str, str], *, gpu_resource: s
         tree = kueue_tree.build(found.cohorts, found.queues, found.flavors, gpu_resource=gpu_resource, notes=notes)
     except KueueError as error:
         raise _refused(str(error)) from error
+    if len(tree.cohorts) + len(tree.tenants) > NODES_MAXIMUM:
+        raise _refused(f"more than {NODES_MAXIMUM} ClusterQueues and cohorts; import them in parts", limit=NODES_MAXIMUM)
     resources = {model: models.get(flavor, flavor) for flavor, model in tree.models.items()}
     cohorts, tenants = [], []
     for entry in tree.cohorts:
@@ -65,8 +68,8 @@ def read(texts: Mapping[str, str], models: Mapping[str, str], *, gpu_resource: s
     return Read(tuple(cohorts), tuple(tenants), _left_out(notes, found))
 
 
-def _refused(message: str) -> InvalidError:
-    return InvalidError("manifest_refused", message, field="manifests")
+def _refused(message: str, **data: int) -> InvalidError:
+    return InvalidError("manifest_refused", message, field="manifests", **data)
 
 
 def _checked(name: str) -> str:

@@ -232,6 +232,8 @@ class _Import:
     def _set_rules(self, tenant: WantedTenant) -> None:
         columns = [_place.c[name] for name in quota_rules.RULES]
         before = self.connection.execute(select(*columns).where(_place.c.id == self._place(tenant).id)).one()._asdict()
+        if all(before[name] == value for name, value in tenant.rules.items()):
+            return
         command = quota_rules.SetRules(tenant.name, None, tenant.rules, self.wanted.base, self.wanted.now_ms, self.wanted.user_id)
         command.execute(self.connection)
         self._note("change", "rules", tenant.name, before, tenant.rules)

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from api import kueue_import
 from tests.support.api import Api, problem_of
 
 COHORTS = """
@@ -192,6 +193,12 @@ async def test_import_that_fails_at_its_last_step_leaves_nothing(api: Api) -> No
     deep = QUEUES.replace("cohortName: research", "cohortName: c14")
 
     assert (await refused(api, chain, deep))[:3] == (422, "quota_tree_too_deep", "parent")
+
+
+async def test_import_has_a_bound(api: Api) -> None:
+    many = "".join(COHORT.format(name=f"c{at}", spec="{}") for at in range(kueue_import.NODES_MAXIMUM + 1))
+
+    assert await refused(api, many) == (422, "manifest_refused", "manifests", kueue_import.NODES_MAXIMUM)
 
 
 async def test_two_files_of_one_name_and_texts_without_bound_are_refused(api: Api) -> None:
