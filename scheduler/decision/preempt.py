@@ -208,29 +208,32 @@ class _Search:
 
     def _highest(self, queues: dict[str, deque[Candidate]]) -> str | None:
         """Return the leaf to take from next: from the root down, the child with the highest share that has candidates left."""
-        # Ties: a cohort before a leaf, because below it the most unjust can be found; then whoever has the better victim.
-        tie: dict[str, tuple[bool, Rank]] = {}
-        for leaf, queue in queues.items():
-            for name in self.tree.path(leaf) if queue else ():
-                mark = (name == leaf, queue[0].occupant.rank)
-                tie[name] = min(tie.get(name, mark), mark)
+        open_names = {name for leaf, queue in queues.items() if queue for name in self.tree.path(leaf)}
         own = set(self.tree.path(self.request.leaf))
+
+        def mark(name: str) -> tuple[bool, Rank]:
+            """Ties: a cohort before a leaf, because below it the most unjust can be found; then whoever has the better victim."""
+            if name in queues:
+                return (True, queues[name][0].occupant.rank)
+            return (False, min(mark(child)[1] for child in self.tree.children(name) if child in open_names))
 
         def below(name: str) -> str | None:
             if name in queues:
                 return name
-            best: tuple[Share, str] | None = None
-            for child in sorted((child for child in self.tree.children(name) if child in tie), key=lambda child: tie[child]):
+            best: tuple[Share, str, str] | None = None
+            for child in self.tree.children(name):
+                if child not in open_names:
+                    continue
                 value = self._share(child)
                 # Who borrows nothing loses nothing; on the taker's own path an imbalance may lie further down.
                 if value == NOTHING and child not in own:
                     continue
-                if best is None or best[0] < value:
+                if best is None or best[0] < value or (best[0] == value and mark(child) < mark(best[1])):
                     leaf = below(child)
-                    best = (value, leaf) if leaf is not None else best
-            return best[1] if best else None
+                    best = (value, child, leaf) if leaf is not None else best
+            return best[2] if best else None
 
-        return below(self.tree.path(self.request.leaf)[-1]) if tie else None
+        return below(self.tree.path(self.request.leaf)[-1]) if open_names else None
 
     def _take(self, occupant: Occupant, cause: PreemptionCause) -> bool:
         """Clear an occupant; False when its pool may lose no more."""

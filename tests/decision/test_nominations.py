@@ -134,3 +134,9 @@ def test_nominated_job_counts_from_when_its_victims_are_gone(world: World) -> No
     world.job(gpus=5, priority=1)
     reason = world.expect_waiting(world.job(limit_ms=2 * HOUR_MS), ReasonCode.WOULD_DELAY)
     assert reason.data["held_from_ms"] == HOUR_MS + 10_000
+
+
+def test_victim_with_a_grace_of_its_own_is_gone_after_that(full: World) -> None:
+    full.running = [replace(job, grace_ms=7_000) for job in full.running]
+    full.job(gpus=4)
+    assert [(item.releases_ms, item.expires_ms) for item in full.check().nominations] == [(7_000, 67_000)]
