@@ -59,7 +59,9 @@ class Keeper:
         cursor = await self.store.read(NewestEvent())
         rows = await self.store.read(LoadRows(now_ms, self.policy))
         rows = rows if memory is None else replace(rows, memory=memory)
+        version = 0 if self._index is None else self._index.version + 1  # whoever decided on the view before sees that this is another
         self._index = Index.of(rows, await self.store.read(OpenLeases()), cursor)
+        self._index.version += version
         return self._index
 
     async def refresh(self, job_ids: Collection[str]) -> None:
