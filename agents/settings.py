@@ -34,6 +34,7 @@ class AgentSettings:
     metrics_port: int | None = 0  # of /metrics on loopback; 0 takes a free one, None serves none; operators
     cpu_milli: int | None = None  # what leases may share; None: all of the machine; operators
     memory_bytes: int | None = None  # what leases may share; None: all of the machine; operators
+    lease_disk_bytes_maximum: int = 256 * 1024 * MIB  # of a lease's files, its checkpoints included; operators, by the size of the disk
     # These three and a margin must end before the scheduler's start_deadline_ms, which counts from the grant: whoever's limit ends a start
     # says whose fault it was, and only the agent knows. `start_ms_maximum` is their sum; a test holds the defaults together.
     archive_seconds: float = 100.0  # until an archive is here, all tries together; operators of slow networks
@@ -68,6 +69,7 @@ class AgentSettings:
             runtime_path=self.runtime_path,
             hidden_paths=self.hidden_paths,
             wheel_hosts=self.wheel_hosts,
+            disk_bytes=self.lease_disk_bytes_maximum,
             requirements_timeout_ms=self.requirements_timeout_ms,
         )
 

@@ -191,6 +191,7 @@ def _fill(spec: LeaseSpec, settings: SandboxSettings, boot: dict[str, Any], temp
         "checkpoint_dir": boot["checkpoint_dir"],
         "temp_dir": str(temp_dir),
         "object_store_bytes": settings.object_store_bytes,
+        "disk_bytes": settings.disk_bytes,
     }
     for name, values in (("boot.json", boot), ("runner.json", runner)):
         with open(os.open(lease_dir / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:

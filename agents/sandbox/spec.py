@@ -93,6 +93,7 @@ class SandboxSettings:
     environment does not have it installed (development). `hidden_paths` are covered inside every lease beside `state_dir`.
     Run by root, each lease gets its own user id from `lease_uid_base` on; nobody else may use that range, and checkpoints of jobs
     that wait for their next attempt belong to it. `tasks_maximum` bounds the processes and threads of a lease (with namespaces only).
+    `disk_bytes` is what a lease's folders may take, its checkpoint directory included.
     `wheel_hosts` are where a job's wheels may come from by address; the package index is always allowed.
     """
 
@@ -104,6 +105,7 @@ class SandboxSettings:
     lease_uid_count: int = 512
     tasks_maximum: int = 16_384
     object_store_bytes: int = 160 * MIB
+    disk_bytes: int = 256 * 1024 * MIB
     requirements_timeout_ms: int = 270_000
     wheel_hosts: tuple[str, ...] = ()
 

@@ -58,7 +58,7 @@ class Sandbox:
         self._launched: launch.Launched | None = None
         self._handle: SandboxHandle | None = None
         self._has_said_hello = self._has_started = self._has_exited = self._is_gone_reported = self._is_stopping = self._is_closed = False
-        self._is_killed = self._is_overdue = False
+        self._is_killed = self._is_overdue = self._is_misunderstood = False
         self._users_part: str | None = None
         self._kill_at: float | None = None
         self._run_ms = 0
@@ -163,6 +163,7 @@ class Sandbox:
                     self._take(*messages.checked(line))
             is_sound = True
         except (OSError, messages.MessageError) as error:
+            self._is_misunderstood = True
             log.warning("a lease's runner is not understood and is killed", lease=self.handle.lease_id, error=str(error))
         finally:
             if not is_sound:
@@ -217,7 +218,7 @@ class Sandbox:
         words = f"the lease's processes ended without saying why; their last words: {self._last_words()}"
         if self._is_stopping:
             return None, "stopped on request"
-        if self._is_killed:
+        if self._is_killed or self._was_killed_from_outside():
             return FailureClass.PLATFORM, words
         if self._has_started:
             if self._is_overdue:
@@ -226,6 +227,12 @@ class Sandbox:
         if self._users_part is not None:
             return FailureClass.ENVIRONMENT, f"{words} (the job's own {self._users_part} came before the entrypoint)"
         return FailureClass.PLATFORM, words
+
+    def _was_killed_from_outside(self) -> bool:
+        """True when neither we nor the lease's code can have done it: from within a PID namespace nobody kills its first process."""
+        code = None if self._launched is None else self._launched.process.returncode
+        is_closed = self.handle.isolation is Isolation.NAMESPACES
+        return is_closed and code == -signal.SIGKILL and not (self._is_overdue or self._is_misunderstood)
 
     def _last_words(self) -> str:
         """Return the end of what the first steps wrote, by the descriptor: the name is in users' hands."""

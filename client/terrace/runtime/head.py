@@ -1,7 +1,7 @@
 """The lease's Ray head: its command, its environment, its ports, and the entrypoint's command line.
 
-Owns: every option given to Ray and why. Does not own: starting or watching the process (runner.py). All functions are pure but
-`free_ports`. Ray's own cleverness is switched off where it would look beyond the lease.
+Owns: every option given to Ray and why, and where in the lease things lie. Does not own: starting or watching the process (runner.py). All
+functions are pure but `free_ports`. Ray's own cleverness is switched off where it would look beyond the lease.
 """
 
 from __future__ import annotations
@@ -117,6 +117,12 @@ def entrypoint_command(lease: Mapping[str, Any], run_dir: Path, output: Path) ->
         f"echo $$ > {shlex.quote(str(pid_file(run_dir)))}; export CUDA_VISIBLE_DEVICES={devices}; "
         f"exec >> {shlex.quote(str(output))} 2>&1; exec {shlex.join(lease['entrypoint'])}"
     )
+
+
+def folders(lease: Mapping[str, Any]) -> list[str]:
+    """Return every folder that users' code may write to. With namespaces the lease's /tmp is one of its own folders."""
+    own = [f"{lease['lease_dir']}/{name}" for name in ("work", "tmp", "home", "logs")]
+    return [*own, lease["checkpoint_dir"], *([] if lease["isolation"] == "namespaces" else [lease["temp_dir"]])]
 
 
 def pid_file(run_dir: Path) -> Path:

@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from terrace.runtime import before_start, head, members, verdict
+from terrace.runtime import before_start, disk, head, members, verdict
 from terrace.runtime.channel import Channel
 from terrace.runtime.cluster import Cluster
 from terrace.runtime.jobs_api import JobsApi
@@ -59,6 +59,8 @@ class Runner:
         self._entrypoint_gone_at: float | None = None
         self._is_ready = self._is_stopped = self._is_over_time = self._is_over_memory = False
         self._is_started = False
+        self._over_disk: str | None = None
+        self._disk = disk.DiskWatch(head.folders(lease))
         self._error: str | None = None
         self._users_part = before_start.users_part(
             lease["env"], has_requirements=overlay.exists(), work_dir=Path.cwd(), job_python=Path(lease["job_python"])
@@ -119,6 +121,7 @@ class Runner:
         self._reports.pass_on(self._channel)
         self._pass_on_output()
         self._check_memory()
+        self._check_disk()
         self._check_deadline()
 
     def _report_ready(self) -> None:
@@ -134,6 +137,7 @@ class Runner:
             text = os.pread(self._pid_file, PID_BYTES_MAX, 0)  # by the descriptor: the name is in users' hands
             if text.endswith(b"\n") and 0 < (pid := int(text)) <= PID_MAX:
                 self._is_started = True
+                self._disk.start()
                 self._deadline = time.monotonic() + self._lease["limit_ms"] / 1000
                 if self._lease["isolation"] != "namespaces":  # only now is every part of Ray up
                     self._channel.send("listening", pids=members.descendants())
@@ -174,6 +178,13 @@ class Runner:
             self._is_over_memory = True
             share = f"{limit // MIB} MiB, of which {for_ray // MIB} MiB are for Ray"
             self._error = f"the lease used {used // MIB} MiB of memory; its limit is {share}"
+
+    def _check_disk(self) -> None:
+        used, limit = self._disk.used_bytes, self._lease["disk_bytes"]
+        if self._is_started and used > limit and self._error is None:
+            self._error = self._over_disk = (
+                f"the lease's files take {used // MIB} MiB; its limit is lease_disk_bytes_maximum = {limit // MIB} MiB"
+            )
 
     def _check_deadline(self) -> None:
         if self._entrypoint is not None and self._entrypoint_gone_at is None and self._selector_says_gone(self._entrypoint):
@@ -237,6 +248,7 @@ class Runner:
                 is_over_memory=self._is_over_memory,
                 kernel_memory_kills=members.kernel_memory_kills() - self._kernel_kills,
                 output_tail=self._output.tail(),
+                over_disk=self._over_disk,
                 cluster_error=error,
                 has_run=self._is_started or os.fstat(self._pid_file).st_ctime_ns != self._untouched,
                 users_part=self._users_part,

@@ -32,6 +32,7 @@ class Ending:
     is_stopped: bool = False
     is_over_time: bool = False
     is_over_memory: bool = False
+    over_disk: str | None = None
     kernel_memory_kills: int = 0
     output_tail: str = ""
     cluster_error: str | None = None
@@ -53,6 +54,8 @@ def judge(ending: Ending) -> Verdict:
     code = ending.exit_code
     if ending.is_over_memory:
         return Verdict(code, "out_of_memory", ending.cluster_error or "the lease's memory was exceeded")
+    if ending.over_disk is not None:
+        return Verdict(code, "user_code", ending.over_disk)
     if ending.is_over_time:
         return Verdict(code, "time_limit", "the time limit was reached")
     if ending.is_stopped:
