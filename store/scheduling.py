@@ -8,7 +8,7 @@ store/quota_tree.py, the jobs and leases themselves are store/live_rows.py.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -168,12 +168,12 @@ class LoadJobs:
     """Read the rows of named jobs. A job that is neither queued nor under an open lease is not among them."""
 
     job_ids: Sequence[str]
-    known_classes: frozenset[str] = frozenset()
+    known_classes: Container[str] = frozenset()
 
     def fetch(self, connection: Connection, /) -> WorkRows:
         """Return them, with the classes that are not known yet."""
         queued = live_rows.queued(connection, self.job_ids)
-        classes = live_rows.classes(connection, queued.keys() - self.known_classes)
+        classes = live_rows.classes(connection, [class_id for class_id in queued if class_id not in self.known_classes])
         return WorkRows(queued, classes, live_rows.running(connection, self.job_ids))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import bisect
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from quotas.decay import Memory
@@ -32,6 +32,8 @@ from scheduler.decision.snapshot import (
 from store.leases import OpenLease
 from store.live_rows import Answer, ClassRow
 from store.scheduling import FleetRows, Loaded, NominationRow, Rows, TermsRows, WorkRows, by_pool, charged
+
+CLASSES_KEPT_MAXIMUM = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +84,9 @@ class Index:
         return index
 
     @property
-    def known_classes(self) -> frozenset[str]:
+    def known_classes(self) -> Container[str]:
         """The classes whose rows need not be read again."""
-        return frozenset(self._classes)
+        return self._classes
 
     @property
     def nominations(self) -> Sequence[NominationRow]:
@@ -147,6 +149,8 @@ class Index:
         for lease in leases:
             self.leases[lease.id] = lease
             self.touched.add(lease.id)
+        if len(self._classes) > CLASSES_KEPT_MAXIMUM:
+            self._forget_idle_classes()
 
     def started(self, start: Start, lease: OpenLease) -> None:
         """Say that a queued job of the view got a lease, exactly as its rows say now."""
@@ -202,6 +206,12 @@ class Index:
         self._classes[class_id] = row
         self._keys[class_id] = row.key_of(self.terms.tree)
         self._answers[class_id] = row.answer
+
+    def _forget_idle_classes(self) -> None:
+        """Drop classes of which nothing is queued or nominated: a tenant that varies its jobs cannot fill the memory."""
+        used = self._queues.keys() | {item.class_id for item in self._nominations}
+        for class_id in self._classes.keys() - used:
+            del self._classes[class_id], self._keys[class_id], self._answers[class_id]
 
     def _enqueue(self, class_id: str, job: PendingJob) -> None:
         queue = self._queues.setdefault(class_id, [])
