@@ -103,6 +103,7 @@ class Service:
         self._app.state.is_stopping = True
         self._server.should_exit = True
         self._serving.result(CALL_SECONDS_MAXIMUM)
+        self.call(_end_the_others())  # a library's watcher among them, which would be destroyed while it waits
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(CALL_SECONDS_MAXIMUM)
         self._loop.close()
@@ -155,3 +156,11 @@ class Service:
         await self._scheduler.step()
         await self.executor.advance()
         await rate_once(self.store, BillingSettings(), now_ms=now_ms())
+
+
+async def _end_the_others() -> None:
+    """End every task of the running loop but this one."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
