@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.client import terminal
 from tests.client.command import Terrace
 from tests.client.service import NODE, Service
 from tests.client.test_output_forms import QUEUES
@@ -38,6 +39,15 @@ fleet         cohort       1      -  h200            -           -         -    
 def test_tree_is_drawn_in_plain_characters_in_a_pipe(acme: Terrace, service: Service) -> None:
     service.operator.set_quota("acme", "cpu", nominal=500, lending_limit=0)
     assert acme.ok("ops", "quota", "tree").out == TREE
+
+
+def test_tree_is_drawn_with_lines_on_a_terminal(acme: Terrace, service: Service, tmp_path: Path) -> None:
+    keys = {"TERRACE_URL": service.url, "TERRACE_API_KEY": service.operator_key, "TERRACE_CONFIG": str(tmp_path / "c.toml")}
+    env = terminal.environment(**keys, NO_COLOR="1", PYTHONIOENCODING="utf-8")
+    with terminal.on_terminal("ops", "quota", "tree", cwd=tmp_path, env=env) as shell:
+        assert shell.end() == 0
+        drawn = [line.strip().split("  ")[0] for line in shell.shown.splitlines() if "tenant" in line or "cohort" in line]
+    assert drawn == ["fleet", "└─ research", "├─ acme", "└─ globex"]
 
 
 def test_node_is_shown_with_rules_and_what_it_may_still_hold(acme: Terrace) -> None:
