@@ -257,7 +257,7 @@ class Tree:
 
     def counted(self, leaf: str, usage: Usage) -> Usage:
         """Return the part of `usage` that is charged at a leaf."""
-        if all(self.counts(leaf, resource) for resource in usage):
+        if usage.keys() <= self._governed[leaf]:
             return usage
         return {resource: wanted for resource, wanted in usage.items() if self.counts(leaf, resource)}
 

@@ -160,6 +160,8 @@ class FairQueue:
         self._tree = tree
         self._users = users
         self._past = past
+        # What a start adds to the shares of its path, by place in the list of entries: of the first flavor.
+        self._usage = [tree.counted(entry.job_class.key.tenant, entry.options[0].usage) for entry in entries]
         # By leaf and user: the classes of one user compare by rank alone, so each user has one candidate at a time.
         self._classes: dict[str, dict[str | None, list[tuple[Rank, int]]]] = {}
         for at, entry in enumerate(entries):
@@ -203,8 +205,7 @@ class FairQueue:
         rank, at = candidate
         if parent == _ROOTS:
             return rank
-        entry = self._entries[at]
-        value = share.after_at(self._tree, child, entry.job_class.key.tenant, entry.options[0].usage, self._past)
+        value = share.after_at(self._tree, child, self._entries[at].job_class.key.tenant, self._usage[at], self._past)
         if self._tree.node(parent).kind is NodeKind.TENANT:
             return (rank[0], value, rank[1:])
         return (value, rank)
