@@ -64,6 +64,8 @@ def place_of(spec: JobSpec, fleet: FleetCatalog, refusing: Refusing) -> Place:
         within=Closeness(spec.within.value),
     )
     sites = tuple(sorted(set(spec.sites)))
+    if not (sites or where.denied_sites or where.labels or where.tolerates):
+        return Place(sites, where, None)  # a field that was sent empty asks for no more than one that was not sent
     return Place(sites, where, tuple(kind for kind in fleet.kinds if _accepts(kind, sites, where)))
 
 

@@ -97,6 +97,17 @@ async def test_place_that_cannot_be_is_refused_by_name(
     assert await api.rows() == before
 
 
+async def test_wishes_that_are_sent_empty_are_like_none(api: Api) -> None:
+    await node(api, "danang-1", "danang", taints=["pilot"])
+    await api.tenant()
+    ada = await api.user("member")
+
+    states = [(await ada.submit(**wishes))["state"] for wishes in ({}, ANYWHERE)]
+
+    assert states == ["queued", "queued"]
+    assert (await api.rows())["job_class"] == 1
+
+
 async def test_taint_that_is_tolerated_opens_the_site(ada: Caller) -> None:
     assert (await ada.submit(sites=["danang"], tolerates=["pilot"]))["state"] == "queued"
 
