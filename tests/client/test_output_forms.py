@@ -26,6 +26,7 @@ from terrace.models.scheduling import (
 from terrace.models.usage import UsageReport
 from tests.client.command import Ended, Terrace
 from tests.client.service import NODE, Service
+from tests.support.statements import change
 
 # Command -> (who types it, its arguments, what it prints as JSON). JOB is a job that has ended, KEY an operator's second key.
 COMMANDS: dict[str, tuple[str, list[str], Any]] = {
@@ -78,6 +79,7 @@ COMMANDS: dict[str, tuple[str, list[str], Any]] = {
     "ops policy set": ("operator", ["--min-runtime", "10m"], PolicyAnswer),
     "ops node create": ("operator", ["n1"], NodeAnswer),
     "ops node set": ("operator", [NODE, "--uncordon"], NodeAnswer),
+    "ops node gone": ("operator", ["lost"], NodeAnswer),
     "ops node show": ("operator", [NODE], NodeAnswer),
     "ops node list": ("operator", [], list[NodeAnswer]),
     "ops price set": ("operator", ["h200", "3"], PriceAnswer),
@@ -114,6 +116,8 @@ class People:
             command.ok("wait", self.job)
         service.step()
         self.key = service.operator.create_key().id
+        service.operator.create_node("lost")
+        change(service.store, "UPDATE node SET is_lost = 1 WHERE name = 'lost'")
         Path("queues.yaml").write_text(QUEUES)
 
     def run(self, name: str, form: str) -> Ended:
@@ -141,7 +145,7 @@ def test_quiet_is_words_one_per_line(people: People) -> None:
     assert said["logout"] == ""
     assert said["why"] == "succeeded\n"
     assert said["logs"] == "hello\n"
-    assert said["ops node list"] == f"n1\n{NODE}\n"
+    assert said["ops node list"] == f"lost\nn1\n{NODE}\n"
     for name, out in said.items():
         assert all(len(line.split()) == 1 for line in out.splitlines()), name
 
