@@ -43,6 +43,8 @@ MEASUREMENTS = (
     Measurement("benchmarks.store", "Durable commits"),
     Measurement("benchmarks.decision", "Decisions of the core on 1,000 nodes"),
     Measurement("benchmarks.starts", "Durable starts through the live loop"),
+    Measurement("benchmarks.replay", "Kueue's scalability workloads in real time, beside their simulation"),
+    Measurement("benchmarks.cycles", "Rounds of the live loop on a large fleet"),
     Measurement("benchmarks.first_line", "Queued to the user code's first line, beside plain Ray", needs_job_python=True),
     Measurement("benchmarks.memory", "Memory of the idle service", needs_job_python=True),
 )
