@@ -100,7 +100,7 @@ class Loop:
             try:
                 await self._cycle(fence, self.lead.stamp())
             except BaseException:
-                self.keeper.drop()
+                self._forget_view()
                 raise
         return True
 
@@ -110,11 +110,15 @@ class Loop:
         self._executions.forget()
         self._forecaster.forget()
         self._promises.forget()
-        self.keeper.drop()
+        self._forget_view()
         metrics.LEADING.set(0)
         metrics.QUEUED.clear()
         for gauge in (metrics.OPEN_LEASES, metrics.OVERDUE, metrics.NOMINATED):
             gauge.set(0)
+
+    def _forget_view(self) -> None:
+        self.keeper.drop()
+        self._decided = (0, 0)  # so long ago that the next cycle decides
 
     async def _cycle(self, fence: Fence, now_ms: int) -> None:
         index = await self.keeper.catch_up(now_ms)
