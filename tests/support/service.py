@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 JOB_PYTHON = REPOSITORY / ".venv-job/bin/python"
 READY_SECONDS_MAXIMUM = 60
-STOP_SECONDS_MAXIMUM = 60
+STOP_SECONDS_MAXIMUM = 75  # a stop may take 65: terraced/up.py
 
 
 def free_port() -> int:
