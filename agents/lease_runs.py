@@ -202,7 +202,8 @@ class LeaseRun:
                     raise NotStartableError("platform", f"archive: damaged {damaged} times: {error}") from error
                 log.warning("an archive is not to be had yet", lease=self.lease_id, error=str(error))
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._stop_asked.wait(), backoff.failed())
+                    async with asyncio.timeout(backoff.failed()):
+                        await self._stop_asked.wait()
         raise NotStartableError("platform", "stopped before its archive was here", was_stopped=True)
 
     async def _watch(self) -> None:

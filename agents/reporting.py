@@ -66,7 +66,8 @@ class Reporter:
                 wait_seconds = heartbeat_at - clock()
                 if wait_seconds > 0 and await asyncio.to_thread(self._spool.is_empty):
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._new.wait(), wait_seconds)
+                        async with asyncio.timeout(wait_seconds):  # wait_for may swallow a cancellation that comes with a wake
+                            await self._new.wait()
                     continue
                 await self.send_once()
             except (LinkDownError, SpoolBusyError) as error:

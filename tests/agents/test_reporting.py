@@ -194,6 +194,20 @@ async def test_waking_without_a_report_and_the_end_of_the_reports_send_no_empty_
     assert [[report["kind"] for report in batch] for batch in service.batches] == [[], ["started"], ["exited"]]
 
 
+async def test_reporter_that_is_woken_and_cancelled_at_once_ends(service: Service, reporter: Reporter, spool: Spool) -> None:
+    task = asyncio.create_task(reporter.run())
+    await asyncio.wait_for(service.has_answered.wait(), 60)
+    for _ in range(50):
+        await asyncio.to_thread(spool.is_empty)
+
+    reporter.wake()
+    await asyncio.sleep(0)  # the waiter is told, and has not gone on yet
+    task.cancel()
+    done, _ = await asyncio.wait([task], timeout=5)
+
+    assert done == {task}
+
+
 def test_backoff_doubles_up_to_its_limit_and_starts_again() -> None:
     backoff = Backoff(100, 500)
     waits = [backoff.failed() for _ in range(4)]
