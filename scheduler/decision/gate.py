@@ -102,7 +102,7 @@ def exceeds_maximum(snapshot: Snapshot, key: ClassKey, option: Option) -> Reason
         "replicas": shape.replicas,
         "maximum_replicas": room,
         "gpus_per_replica": shape.slices_per_replica,
-        "largest_node_gpus": max((len(node.devices) for node in snapshot.nodes if node.gpu_model == option.model), default=0),
+        "largest_node_gpus": len(snapshot.fleet.buckets.get(option.model or "", (0,))) - 1,  # a bucket for each count of free devices
     }
     return Reason(ReasonCode.EXCEEDS_MAXIMUM, data, Unblock.CHANGE_THE_JOB)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from domain.reasons import ReasonCode, Unblock
 from tests.decision.world import World
 
@@ -123,3 +125,19 @@ def test_usage_over_a_quota_that_was_cut_only_blocks_new_starts(world: World) ->
     job = world.job()
     reason = world.expect_waiting(job, ReasonCode.QUOTA_EXCEEDED)
     assert reason.data["available_milli_gpu"] == 0
+
+
+@pytest.mark.parametrize(("gpus", "borrowed"), [(2, {}), (3, {"h200": 1_000})], ids=["all of its own", "one more"])
+def test_start_names_the_models_that_it_borrows_and_no_others(world: World, gpus: int, borrowed: dict[str, int]) -> None:
+    world.node("a")
+    world.cohort("all", gpus=4)
+    world.tenant("x", 2, parent="all")
+    world.job(gpus=gpus)
+    assert [start.borrowed for start in world.check().starts] == [borrowed]
+
+
+def test_job_larger_than_every_node_is_told_the_largest(world: World) -> None:
+    for name, gpus in (("a", 4), ("b", 8), ("c", 2)):
+        world.node(name, gpus=gpus)
+    reason = world.expect_waiting(world.job(gpus=9), ReasonCode.EXCEEDS_MAXIMUM)
+    assert (reason.data["largest_node_gpus"], reason.data["maximum_replicas"]) == (8, 0)
