@@ -20,6 +20,7 @@ from quotas.decay import Memory
 from quotas.tree import Tree
 from scheduler.decision import snapshot as decision
 from store import calendar, live_rows, marks, quota_tree, tables
+from store.in_lists import in_lists
 from store.live_rows import Answer, ClassRow
 
 _node = tables.Node.__table__  # type: ignore[attr-defined]
@@ -313,13 +314,17 @@ def _preemptions(connection: Connection, now_ms: int) -> list[tuple[decision.Poo
     """Return (pool, when) of the jobs that were told to leave for others within the last hour, oldest first."""
     causes = (LeaseEndCause.PREEMPTED.value, LeaseEndCause.RECLAIMED.value)
     recent = and_(_lease.c.stop_requested_at_ms > now_ms - decision.HOUR_MS, _lease.c.stop_cause.in_(causes))
-    head = and_(_part.c.lease_id == _lease.c.id, _part.c.role == "head")
-    joined = _lease.join(_part, head).join(_node, _node.c.id == _part.c.node_id).outerjoin(_flavor, _flavor.c.name == _lease.c.flavor)
-    statement = select(_node.c.site, _flavor.c.gpu_model, _lease.c.stop_requested_at_ms).select_from(joined).where(recent)
-    return [
-        ((site, model or ""), at_ms)
-        for site, model, at_ms in connection.execute(statement.order_by(_lease.c.stop_requested_at_ms, _lease.c.id))
-    ]
+    models = {row.name: row.gpu_model for row in connection.execute(select(_flavor.c.name, _flavor.c.gpu_model))}
+    columns = (_lease.c.id, _lease.c.flavor, _lease.c.stop_requested_at_ms)
+    rows = connection.execute(select(*columns).where(recent).order_by(_lease.c.stop_requested_at_ms, _lease.c.id)).all()
+    sites: dict[str, str] = {}
+    for some in in_lists([row.id for row in rows]):
+        heads = and_(_part.c.lease_id.in_(some), _part.c.role == "head")
+        joined = _part.join(_node, _node.c.id == _part.c.node_id)
+        sites.update(
+            {row.lease_id: row.site for row in connection.execute(select(_part.c.lease_id, _node.c.site).select_from(joined).where(heads))}
+        )
+    return [((sites[row.id], models.get(row.flavor, "")), row.stop_requested_at_ms) for row in rows]
 
 
 def _read_memory(connection: Connection, policy: decision.Policy) -> Memory | None:

@@ -138,4 +138,5 @@ async def run(store: Store, settings: BillingSettings, stop: asyncio.Event, *, n
             log.exception("rating failed; trying again", retry_seconds=settings.retry_seconds)
             pause = settings.retry_seconds
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), pause)
+            async with asyncio.timeout(pause):
+                await stop.wait()

@@ -7,6 +7,7 @@ these must agree within a third of it (settings.term_ms). The loop asks before e
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -65,9 +66,10 @@ class Lead:
         """Renew the lead until `stop`, also while a cycle lasts longer than a term."""
         while not stop.is_set():
             pause_seconds = self.settings.term_ms / 1_000 / RENEWALS_PER_TERM
-            try:
-                await asyncio.wait_for(stop.wait(), pause_seconds)
-            except TimeoutError:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_seconds):
+                    await stop.wait()
+            if not stop.is_set():
                 await self._renew()
 
     async def _renew(self) -> None:

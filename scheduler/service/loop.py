@@ -9,6 +9,7 @@ database changes, coalesces what came meanwhile, and looks at the clock once a s
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -258,10 +259,9 @@ def _due_change(lease: OpenLease, deadlines: reconcile.Deadlines, now_ms: int) -
 
 
 async def _sleep(stop: asyncio.Event, seconds: float) -> None:
-    try:
-        await asyncio.wait_for(stop.wait(), seconds)
-    except TimeoutError:
-        return
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await stop.wait()
 
 
 async def run(store: Store, settings: SchedulerSettings, stop: asyncio.Event) -> None:

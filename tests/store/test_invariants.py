@@ -65,9 +65,10 @@ BREAKS = [
     ("gangs_are_whole", "a lease that counts wrongly", "UPDATE lease SET milli_gpu = 1999 WHERE id = 'lea_runs'"),
     ("gangs_are_whole", "a replica over two nodes", "UPDATE lease_slice SET node_id = 'nod_b' WHERE lease_id = 'lea_runs' AND ordinal = 1"),
     ("gangs_are_whole", "a lease without a node", "DELETE FROM lease_node WHERE lease_id = 'lea_runs'"),
-    ("gangs_are_whole", "a gang over two sites", "INSERT INTO node SELECT 'nod_b', 'b', 'hue', rack, gpu_model, cpu_milli, memory_bytes,"
-     " is_simulated, is_cordoned, is_draining, is_lost, agent_version, agent_boot_id, isolation, labels, registered_at_ms, heartbeat_at_ms"
-     " FROM node;INSERT INTO lease_node VALUES ('lea_runs', 'nod_b', 'worker', 0, 0, 0)"),
+    ("gangs_are_whole", "a gang over two sites", "INSERT INTO node (id, name, site, cpu_milli, memory_bytes, is_simulated, is_cordoned,"
+     " is_draining, is_lost, labels, taints, registered_at_ms) SELECT 'nod_b', 'b', 'hue', cpu_milli, memory_bytes, is_simulated,"
+     " is_cordoned, is_draining, is_lost, labels, taints, registered_at_ms FROM node;"
+     "INSERT INTO lease_node VALUES ('lea_runs', 'nod_b', 'worker', 0, 0, 0)"),
     ("jobs_are_in_one_state", "a queued job with an open attempt", "UPDATE job SET state = 'queued' WHERE id = 'job_000003'"),
     ("jobs_are_in_one_state", "a starting job without an attempt", "UPDATE job SET state = 'starting' WHERE id = 'job_000004'"),
     ("jobs_are_in_one_state", "an attempt that nobody counted", "UPDATE job SET attempt = 2 WHERE id = 'job_000003'"),

@@ -57,7 +57,7 @@ def test_queue_is_grouped_by_class_in_order_of_arrival(acme: World) -> None:
     first, second, third = acme.job(), acme.job(gpus=2), acme.job()
     acme.run(jobs.CancelJob(acme.job(), None, "usr_acme", T0_MS))
     loaded = load(acme)
-    key = ClassKey("ten_acme", Shape(("h200",), 1, 1), HOUR_MS, 0, "prj_acme")
+    key = ClassKey("ten_acme", Shape(("h200",), 1, 1), HOUR_MS, 0, "prj_acme", tier="standard")
     assert [[pending.job for pending in item.jobs] for item in loaded.snapshot.classes] == [[first, third], [second]]
     assert loaded.snapshot.classes[0].key == key
     assert [(pending.seq, pending.attempt, pending.submitted_ms) for pending in loaded.snapshot.classes[0].jobs] == [
