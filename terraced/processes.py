@@ -66,7 +66,8 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             self.process.terminate()
         try:
-            await asyncio.wait_for(asyncio.to_thread(self.process.wait), self.stop_seconds)
+            async with asyncio.timeout(self.stop_seconds):
+                await asyncio.to_thread(self.process.wait)
         except TimeoutError:
             self.process.kill()
             await asyncio.to_thread(self.process.wait)
@@ -89,7 +90,8 @@ async def supervise(children: list[Child], stop: asyncio.Event, on_restart: Call
             await on_restart(child, code)
             child.start()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), RESTART_DELAY_SECONDS)
+            async with asyncio.timeout(RESTART_DELAY_SECONDS):
+                await stop.wait()
 
 
 async def stop_in_order(children: list[Child]) -> None:
