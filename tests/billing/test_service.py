@@ -174,9 +174,11 @@ async def test_node_that_is_lost_or_drained_costs_its_tenant_nothing(store: Stor
     await world.drain("node-a")
     await world.restart("node-b")
     await world.settle()
-    await world.until_ended(*jobs)
+    for job in jobs:  # the evicted one is in its next attempt already, which nobody runs for any time here
+        await world.cancel(job)
+    await world.settle()
 
-    assert (await rate(world), await totals(world)) == (2, (2 * 1_000 * HOUR_MS, 0))
+    assert (await rate(world), await totals(world)) == (3, (2 * 1_000 * HOUR_MS, 0))
 
 
 async def test_windows_cut_leases_and_add_up_to_the_whole(store: Store) -> None:
