@@ -10,8 +10,6 @@ from __future__ import annotations
 import re
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
-_TIME_CHARACTERS = 10
-_ENTROPY_CHARACTERS = 10
 ENTROPY_BYTES = 7
 NAME_LENGTH_MAX = 63
 
@@ -19,19 +17,19 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _IDENTIFIER = re.compile(r"[a-z]{2,8}_[0-9a-hjkmnp-tv-z]{20}")
 
 
-def _base32(number: int, length: int) -> str:
-    characters = []
-    for _ in range(length):
-        characters.append(_ALPHABET[number & 31])
-        number >>= 5
-    return "".join(reversed(characters))
+_PAIRS = [first + second for first in _ALPHABET for second in _ALPHABET]  # two characters at a time: a start makes several
+
+
+def _base32(number: int) -> str:
+    """Return the ten characters of the lowest 50 bits."""
+    return "".join([_PAIRS[number >> shift & 1023] for shift in (40, 30, 20, 10, 0)])
 
 
 def make(kind: str, *, now_ms: int, entropy: bytes) -> str:
     """Return a new identifier of `kind` ("job", "lea", ...) from a time and at least `ENTROPY_BYTES` random bytes."""
     if len(entropy) < ENTROPY_BYTES:
         raise ValueError(f"entropy: needs {ENTROPY_BYTES} bytes, got {len(entropy)}")
-    return f"{kind}_{_base32(now_ms, _TIME_CHARACTERS)}{_base32(int.from_bytes(entropy, 'big'), _ENTROPY_CHARACTERS)}"
+    return f"{kind}_{_base32(now_ms)}{_base32(int.from_bytes(entropy, 'big'))}"
 
 
 def is_identifier(text: str) -> bool:

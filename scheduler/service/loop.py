@@ -175,21 +175,21 @@ class Loop:
         victims = applying.victims(plan, loaded)
         nominated = applying.nominations(plan, index)
         to_keep = None if applying.is_same(index.nominations, nominated) else applying.to_keep(nominated, loaded)
-        portions = list(applying.starts(plan, loaded, new_id=self.new_id, new_token=self.new_token))
-        if not portions and not victims and to_keep is None:
-            return True
-        done = Applied()
-        for number, portion in enumerate(portions or [[]]):
-            is_first = number == 0
-            stops = [item.stop() for item in victims] if is_first else []
-            command = ApplyPlan(fence, now_ms, portion, stops, to_keep if is_first else None, index.terms.mark)
-            part = await self.store.run(command)
+        portions = applying.starts(plan, loaded, new_id=self.new_id, new_token=self.new_token)
+        portion, stops, done = next(portions, []), [item.stop() for item in victims], Applied()
+        while portion or stops or to_keep is not None:
+            writing = asyncio.ensure_future(self.store.run(ApplyPlan(fence, now_ms, portion, stops, to_keep, index.terms.mark)))
+            await asyncio.sleep(0)  # it is handed in: the next portion is made while this one is written
+            portion = next(portions, [])
+            part = await writing
             if part.is_outdated:
                 break
-            if is_first and to_keep is not None:
+            if to_keep is not None:
                 index.nominate(nominated)
             done = Applied((*done.bound, *part.bound), (*done.stopped, *part.stopped))
-        await self._follow_up(fence, index, plan, victims, done, now_ms)
+            stops, to_keep = [], None
+        if plan.starts or victims or done.stopped:
+            await self._follow_up(fence, index, plan, victims, done, now_ms)
         return len(done.bound) == len(plan.starts) and len(done.stopped) == len(victims)
 
     async def _follow_up(

@@ -51,7 +51,10 @@ class JobOptions:
         Path | None, typer.Option(metavar="DIR", help="Directory to send; .gitignore and .terraceignore count. (default: the current one)")
     ] = None
     no_workdir: Annotated[bool, typer.Option("--no-workdir", help="Send no directory.")] = False
-    attempts: Annotated[int | None, typer.Option(help="How often the job may be tried. (default: 3)")] = None
+    attempts: Annotated[
+        int | None,
+        typer.Option(help="How often it may be tried when the platform fails it; being stopped for others does not count. (default: 3)"),
+    ] = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,8 @@ class JobSpec(Request):
     """What a job asks for. `gpus` counts whole devices per replica; `flavors` is an order of preference (empty with gpus 0).
 
     It runs on one of `sites` (empty: any) and on none of `deny_sites`; `prefer_sites` are tried first, in their order. Its nodes carry all
-    of `node_labels`, and no taint that it does not tolerate.
+    of `node_labels`, and no taint that it does not tolerate. `maximum_attempts` counts attempts that the platform failed; one that was
+    stopped for another job or by a drain does not count.
     """
 
     name: Annotated[Line, StringConstraints(min_length=1, max_length=120)] | None = None
