@@ -1,8 +1,8 @@
 """Durable starts per second through the live loop: 8,000 one-GPU jobs onto 1,000 idle nodes of 8, with a null executor.
 
-Counted from the first cycle of a leading scheduler after the jobs were submitted to the commit of the last lease: news read, decided, bound.
-A start is a lease with its named slice, a device claim, an attempt, an event and the job's new state, in SQLite at `synchronous=FULL`. The
-peer figure is Slurm's on such a machine with its daemons stopped, 990 jobs/s, measured apart from this run. Prints a JSON row for `make bench`.
+Counted from the first cycle of a leading scheduler after the jobs were submitted to the commit of the last lease. A start is a lease with
+its named slice, a device claim, an attempt, an event and the job's new state, in SQLite at `synchronous=FULL`. The peer is Slurm on
+such a machine with its daemons stopped, 990 jobs/s, measured apart from this run. Prints a JSON row for `make bench`.
 """
 
 from __future__ import annotations

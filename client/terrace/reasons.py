@@ -131,8 +131,21 @@ def _dependency(data: Data) -> str:
 
 
 def _capacity_reserved(data: Data) -> str:
-    until = data.get("until_ms")
-    return _joined("What it needs is set aside by a capacity reservation", None if until is None else f"until {_moment(until)}") + "."
+    what = "a maintenance of nodes" if "maintenance" in data else "a capacity reservation"
+    told = _joined(
+        f"What it needs is set aside by {what}",
+        f"from {_moment(data['starts_ms'])} to {_moment(data['ends_ms'])}" if _has_window(data) else None,
+    )
+    longest_ms = data.get("longest_limit_ms")
+    return (
+        f"{told}."
+        if not longest_ms
+        else f"{told}. A time limit of at most {units.duration_about(longest_ms // units.MILLI)} would fit before it."
+    )
+
+
+def _has_window(data: Data) -> bool:
+    return isinstance(data.get("starts_ms"), int) and isinstance(data.get("ends_ms"), int)
 
 
 def _no_capacity(data: Data) -> str:
@@ -161,10 +174,10 @@ def _would_delay(data: Data) -> str:
 
 
 def _waiting_for_preempted(data: Data) -> str:
-    grace = data.get("grace_ms")
-    return _joined(
-        "Other jobs are being stopped for it.", None if grace is None else f"They have {units.duration_about(grace // units.MILLI)} to end."
-    )
+    count = len(data.get("victims") or ()) + (data.get("victims_of_others") or 0)
+    jobs = "Another job is" if count == 1 else "Other jobs are" if not count else f"{count} jobs are"
+    gone_ms = data.get("releases_by_ms")
+    return f"{jobs} being stopped for it" + (f" and gone by {_moment(gone_ms)} at the latest." if isinstance(gone_ms, int) else ".")
 
 
 def _held(data: Data) -> str:

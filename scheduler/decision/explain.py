@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from domain.reasons import Reason
 from scheduler.decision import nominate
 from scheduler.decision.decide import decide
+from scheduler.decision.disclosure import Disclosure
 from scheduler.decision.forecast import forecast_jobs
 from scheduler.decision.plan import Forecast
 from scheduler.decision.snapshot import ClassKey, JobClass, PendingJob, Snapshot
@@ -41,4 +42,5 @@ def explain(snapshot: Snapshot, key: ClassKey, *, grace_ms: int = 0) -> Estimate
     nominated = next((item for item in plan.nominations if item.job == _HYPOTHETICAL), None)
     reason = nominate.reason(nominated) if nominated else next(item.reason for item in plan.reasons if item.class_key == key)
     forecasts = forecast_jobs(asked, snapshot.policy.forecast_depth, plan=plan)
+    reason = Disclosure(snapshot).of(reason, key.tenant)
     return Estimate(starts_now=False, reason=reason, forecast=forecasts.get(_HYPOTHETICAL))

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from domain.reasons import ReasonCode, Unblock
+from scheduler.decision.disclosure import Disclosure
 from scheduler.decision.plan import ClassReason, Forecast, Plan
 from scheduler.decision.snapshot import ClassKey
 from scheduler.service import metrics
@@ -25,16 +26,17 @@ MADE_MAXIMUM = 100_000  # forecasts remembered until their jobs start; the oldes
 
 def answers(plan: Plan, loaded: Loaded, forecasts: Mapping[ClassKey, Forecast]) -> list[ClassAnswer]:
     """Return the answers that differ from what the rows of their classes say."""
-    found = [_answer(item, loaded, forecasts) for item in plan.reasons]
+    disclosure = Disclosure(loaded.snapshot)
+    found = [_answer(item, loaded, forecasts, disclosure) for item in plan.reasons]
     found += [
         ClassAnswer(class_id, ReasonCode.HELD.value, SUSPENDED_DATA, Unblock.PERSON_RELEASES.value, None, None) for class_id in loaded.held
     ]
     return [answer for answer in found if loaded.answers.get(answer.class_id) != told(answer)]
 
 
-def _answer(item: ClassReason, loaded: Loaded, forecasts: Mapping[ClassKey, Forecast]) -> ClassAnswer:
+def _answer(item: ClassReason, loaded: Loaded, forecasts: Mapping[ClassKey, Forecast], disclosure: Disclosure) -> ClassAnswer:
     forecast = forecasts.get(item.class_key, Forecast())
-    data = canonical(dict(item.reason.data))
+    data = canonical(dict(disclosure.of(item.reason, item.class_key.tenant).data))
     reason = (item.reason.code.value, data, item.reason.unblocks_when.value)
     return ClassAnswer(loaded.class_ids[item.class_key], *reason, forecast.start_ms, forecast.not_before_ms)
 

@@ -77,6 +77,33 @@ CASES: dict[str, tuple[str, Mapping[str, Any], str]] = {
         GANG,
         "It needs 8 h200 at once (2 replicas of 4). Enough h200 are free, but not on one site, and a job never spans two.",
     ),
+    "set aside later": (
+        "capacity_reserved",
+        {
+            "capacity_reservation": None,
+            "starts_ms": 1_800_000_000_000,
+            "ends_ms": 1_800_003_600_000,
+            "limit_ms": 7_200_000,
+            "longest_limit_ms": 3_600_000,
+        },
+        "What it needs is set aside by a capacity reservation from 2027-01-15 08:00:00 to 2027-01-15 09:00:00."
+        " A time limit of at most 1 h would fit before it.",
+    ),
+    "maintenance now": (
+        "capacity_reserved",
+        {"maintenance": "firmware", "starts_ms": 1_800_000_000_000, "ends_ms": 1_800_003_600_000, "limit_ms": 7_200_000},
+        "What it needs is set aside by a maintenance of nodes from 2027-01-15 08:00:00 to 2027-01-15 09:00:00.",
+    ),
+    "others leave for it": (
+        "waiting_for_preempted",
+        {"victims": ["job_a"], "victims_of_others": 2, "releases_by_ms": 1_800_000_000_000, "held_until_ms": 1_800_000_060_000},
+        "3 jobs are being stopped for it and gone by 2027-01-15 08:00:00 at the latest.",
+    ),
+    "one other leaves for it": (
+        "waiting_for_preempted",
+        {"victims": [], "victims_of_others": 1, "releases_by_ms": 1_800_000_000_000, "held_until_ms": 1_800_000_060_000},
+        "Another job is being stopped for it and gone by 2027-01-15 08:00:00 at the latest.",
+    ),
     "backfill": (
         "would_delay",
         {"limit_ms": 7_200_000, "held_from_ms": 1_795_600_800_000},

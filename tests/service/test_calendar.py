@@ -29,7 +29,9 @@ async def test_job_of_another_tenant_starts_before_a_reservation_only_when_it_en
     await world.settle()
 
     assert [await world.state(job) for job in (short, long)] == ["running", "queued"]
-    assert (await world.job(long)).answer.reason_code == "capacity_reserved"
+    answer = (await world.job(long)).answer
+    assert answer.reason_code == "capacity_reserved"
+    assert "contest" not in (answer.reason_data or "")  # the name is another tenant's business
 
 
 async def test_tenant_of_a_reservation_starts_in_it_and_others_after_it(store: Store) -> None:

@@ -39,7 +39,8 @@ async def test_lent_quota_is_taken_back_from_the_newest_borrower_with_notice(sto
     assert (lease["target"], lease["stop_cause"], lease["preemption_cause"]) == ("stop", "reclaimed", PreemptionCause.RECLAIM.value)
     assert (lease["beneficiary_job_id"], lease["ended_at_ms"]) == (beneficiary, None)
     answer = (await world.job(beneficiary)).answer
-    assert (answer.reason_code, json.loads(answer.reason_data or "")["victims"]) == ("waiting_for_preempted", [victim])
+    data = json.loads(answer.reason_data or "")
+    assert (answer.reason_code, data["victims"], data["victims_of_others"]) == ("waiting_for_preempted", [], 1)
 
 
 async def test_beneficiary_starts_on_the_slices_of_its_victim_once_they_are_proven_free(store: Store) -> None:
