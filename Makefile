@@ -10,6 +10,7 @@ UV := $(BIN)/uv
 STATE ?= .state
 PORT ?= 8470
 PYTEST := $(BIN)/python -m pytest
+TEST_WORKERS ?= 2
 FAST_TESTS := tests/tidy tests/domain tests/quotas tests/decision tests/billing
 
 .PHONY: help
@@ -60,7 +61,7 @@ check: $(VENV)/.ready ## Linters, formatting, types and import contracts, exactl
 
 .PHONY: test
 test: setup ## The whole test suite, with a real database server and real Ray
-	$(PYTEST) tests -m "not helm"
+	$(PYTEST) tests -m "not helm" -n $(TEST_WORKERS) --dist loadgroup
 
 .PHONY: test-helm
 test-helm: setup ## Render the Helm chart and check every object (builds the Helm engine once, which takes minutes)

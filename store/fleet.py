@@ -188,9 +188,12 @@ class AcceptInventory:
             "declared_gone_at_ms": None,
             "heartbeat_at_ms": self.now_ms,
         }
+        before = _seen_by_the_scheduler(connection, row.id)
         connection.execute(update(_node).where(_node.c.id == row.id).values(**values))
         self._keep_devices(connection, row.id)
         self._keep_flavors(connection)
+        if _seen_by_the_scheduler(connection, row.id) == before:
+            return NodeByName(self.node).fetch(connection)
         data = canonical({"boot_id": self.boot_id, "devices": len(self.devices)})
         connection.execute(insert(_event), {"at_ms": self.now_ms, "kind": "node_changed", "node_id": row.id, "data": data})
         return NodeByName(self.node).fetch(connection)
@@ -238,6 +241,13 @@ class AcceptInventory:
         rows = [{"name": model, "gpu_model": model, "mode": DeviceMode.WHOLE.value, "milli_gpu": MILLI_GPU_PER_DEVICE} for model in models]
         if rows:
             connection.execute(_insert_flavor[connection.dialect.name], rows)
+
+
+def _seen_by_the_scheduler(connection: Connection, node_id: str) -> object:
+    """Return everything of a node and its devices but when its agent was last heard."""
+    node = connection.execute(select(_node).where(_node.c.id == node_id)).mappings().one()
+    devices = connection.execute(select(_device).where(_device.c.node_id == node_id).order_by(_device.c.id)).all()
+    return {**node, "heartbeat_at_ms": node["heartbeat_at_ms"] is not None}, devices
 
 
 def _make_room(connection: Connection, present: Mapping[str, Any], missing: Sequence[str], devices: Sequence[ReportedDevice]) -> None:

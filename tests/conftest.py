@@ -19,6 +19,8 @@ from store.engine import Store
 from tests.support import databases
 from tests.support.databases import PostgresServer
 
+TESTS = Path(__file__).parent
+OF_THE_MACHINE = ("agents", "e2e", "sandbox")
 TEMPLATE = "terrace_template"
 both_databases = ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)]
 _numbers = itertools.count(1)
@@ -112,3 +114,10 @@ def store(database_url: str) -> Iterator[Store]:
     opened = Store.open(database_url)
     yield opened
     opened.close()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let two workers share the suite: what looks at the whole machine (processes, users, ports) stays together on one, in order."""
+    for item in items:
+        folder = item.path.relative_to(TESTS).parts[0]
+        item.add_marker(pytest.mark.xdist_group("machine" if folder in OF_THE_MACHINE else str(item.path)))

@@ -39,11 +39,16 @@ async def test_same_key_and_body_get_the_first_answer_again(api: Api, ada: Calle
 
 async def test_every_creating_route_replays(api: Api) -> None:
     await api.tenant()
+    await api.node("node-1", gpus=1)
+    window = {"start": "2090-01-01T00:00:00Z", "end": "2090-01-01T01:00:00Z"}
     bodies: dict[str, tuple[Caller, dict[str, Any]]] = {
         "create_project": (api.operator, {"name": "vision"}),
         "create_tenant": (api.operator, {"name": "globex"}),
         "create_user": (api.operator, {"name": "bob", "role": "viewer", "tenant": "acme"}),
         "create_node": (api.operator, {"name": "node-9"}),
+        "create_cohort": (api.operator, {"name": "alliance"}),
+        "create_reservation": (api.operator, {"name": "course", "tenant": "acme", "flavor": "h200", "gpus": 1} | window),
+        "create_maintenance": (api.operator, {"name": "firmware", "nodes": ["node-1"]} | window),
         "create_price": (api.operator, {"flavor": "h200", "currency": "USD", "units_per_hour": 1, "valid_from": "2030-01-01T00:00:00Z"}),
         "create_key": (api.operator, {"name": "second"}),
         "submit_job": (await api.user("member"), spec()),

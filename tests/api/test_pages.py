@@ -35,6 +35,11 @@ async def filled(api: Api) -> Caller:
     await ada.create("/v1/jobs/batch", {"jobs": [spec() for _ in range(5)]})
     await api.operator.create("/v1/tenants/acme/projects", {"name": "vision"})
     await api.operator.create("/v1/tenants/acme/projects", {"name": "audio"})
+    for number, name in enumerate(("course", "contest", "sandbox")):
+        window = {"start": f"2090-01-0{number + 1}T00:00:00Z", "end": f"2090-01-0{number + 1}T01:00:00Z"}
+        await api.operator.create("/v1/cohorts", {"name": name})
+        await api.operator.create("/v1/reservations", {"name": name, "tenant": "acme", "flavor": "h200", "gpus": 1} | window)
+        await api.operator.create("/v1/maintenance", {"name": name, "nodes": ["node-acme"]} | window)
     return api.operator
 
 
