@@ -20,6 +20,7 @@ from scheduler.sim.scenario import CohortPart, TenantPart
 from store.errors import InvalidError
 from store.quota_import import WantedCohort, WantedQuota, WantedTenant
 from terrace.models.common import NAME_PATTERN
+from terrace.models.scheduling import WEIGHT_MILLI_MAXIMUM
 
 WEIGHT_SCALE = 1_000
 LEFT_OUT_MAXIMUM = 1_000  # lines of an answer
@@ -96,6 +97,9 @@ def _wanted(name: str, quotas: Mapping[str, Quota], resources: Mapping[str, str]
 
 def _weight(part: CohortPart, described: Mapping[str, Any], notes: list[Note]) -> int:
     scaled = part.weight * WEIGHT_SCALE
+    if scaled > WEIGHT_MILLI_MAXIMUM:
+        message = f"{part.name.removeprefix(_COHORT_PREFIX)}: spec.fairSharing.weight is more than {WEIGHT_MILLI_MAXIMUM // WEIGHT_SCALE}"
+        raise _refused(message, limit=WEIGHT_MILLI_MAXIMUM // WEIGHT_SCALE)
     if scaled.denominator != 1:
         source = described[part.name.removeprefix(_COHORT_PREFIX)].source
         reason = f"is finer than a thousandth: rounded down to {int(scaled) / WEIGHT_SCALE:g}"

@@ -17,6 +17,7 @@ from store import tables
 from store.recurrence import Recurrence, occurrences
 
 HORIZON_MS = 31 * DAY_MS  # a job that would end later than this sees only the windows that begin before
+UNROLLED_AGAIN_MS = DAY_MS  # so much earlier than it must does a window come into sight
 POLICY_NAME = "fleet"
 
 _reservation = tables.CapacityReservation.__table__  # type: ignore[attr-defined]
@@ -50,6 +51,12 @@ def read(connection: Connection, now_ms: int) -> Calendar:
         for start_ms, end_ms in ahead(row, now_ms)
     )
     return Calendar(reservations, maintenance)
+
+
+def has_rows(connection: Connection) -> bool:
+    """Tell whether anything stands in the calendar, however far ahead."""
+    tables_of_it = (_reservation, _maintenance)
+    return any(connection.execute(select(table.c.id).where(table.c.cancelled_at_ms.is_(None)).limit(1)).first() for table in tables_of_it)
 
 
 def ahead(row: Any, now_ms: int) -> Iterator[tuple[int, int]]:

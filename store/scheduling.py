@@ -49,7 +49,7 @@ class FleetRows:
 class TermsRows:
     """What operators set: policy, quota tree without usage, calendar, suspended tenants.
 
-    `changes_at_ms` is when the dates of quota rows next change the tree.
+    `changes_at_ms` is when the dates of quota rows next change the tree, or when the calendar must be unrolled further.
     """
 
     mark: str
@@ -272,6 +272,8 @@ def read_terms(connection: Connection, now_ms: int, base: decision.Policy) -> Te
         select(func.min(column)).where(column > now_ms).scalar_subquery() for column in (_quota.c.valid_from_ms, _quota.c.valid_until_ms)
     )
     ahead = [edge for edge in connection.execute(select(*edges)).one() if edge is not None]
+    if calendar.has_rows(connection):
+        ahead.append(now_ms + calendar.UNROLLED_AGAIN_MS)
     return TermsRows(
         mark=marks.of_terms(connection),
         policy=calendar.read_policy(connection, base),

@@ -243,7 +243,8 @@ class Index:
     def keep_handles(self, handles: Mapping[str, str]) -> None:
         """Say that the executor's handles, JSON by lease, are in the rows."""
         for lease_id, handle in handles.items():
-            self.leases[lease_id] = replace(self.leases[lease_id], handle=handle)
+            if lease_id in self.leases:  # an answer may come when the lease is released already
+                self.leases[lease_id] = replace(self.leases[lease_id], handle=handle)
 
     def nominate(self, nominations: Sequence[NominationRow]) -> None:
         """Replace the nominations."""

@@ -223,6 +223,8 @@ def _opened(content: Any, source: Source, notes: list[Note], path: tuple[str | i
         return
     named = Source(source.file, source.document, source.item, source.title or _title(kind, content))
     if kind == "ConfigMap":
+        if path:
+            raise outer.error("kind", "a ConfigMap inside a ConfigMap is no configuration")
         yield from _configuration(Fields(content, named, path, notes))
         return
     fields = Fields(content, named, path, notes)
@@ -249,6 +251,8 @@ class _Loader(_BaseLoader):  # type: ignore[misc]  # the base is chosen when PyY
     """Loads plain values only, times as text, and refuses a key that stands twice in one mapping."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        if not isinstance(node, yaml.MappingNode):
+            raise yaml.constructor.ConstructorError(None, None, "a mapping was announced and is none", node.start_mark)
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         twice = next((key for at, key in enumerate(keys) if key in keys[:at]), None) if len(set(keys)) < len(keys) else None
         if twice is not None:
@@ -278,7 +282,12 @@ def _documents(file: str, text: str) -> list[Any]:
         where = _place(getattr(error, "problem_mark", None))
         problem = " ".join(str(getattr(error, "problem", None) or error).split())
         raise KueueError(Source(file, len(found) + 1), "", f"is not YAML: {where}{problem}") from None
-    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets by the thousand
+    except (
+        ValueError,
+        RecursionError,
+        LookupError,
+        TypeError,
+    ) as error:  # thousands of digits or brackets, a tag that its value does not fit
         raise KueueError(Source(file, len(found) + 1), "", f"cannot be read: {str(error)[:80]}") from None
     finally:
         loader.dispose()

@@ -178,6 +178,7 @@ REFUSED = {
     "lending more than nominal": (LENDS_TOO_MUCH, "manifest_refused", "manifests"),
     "a ring of cohorts": (RING, "manifest_refused", "manifests"),
     "a name that cannot be one": (QUEUES.replace("name: acme", "name: acme.example"), "manifest_refused", "manifests"),
+    "a weight beyond all bounds": (COHORTS.replace('weight: "2"', 'weight: "1e18"'), "manifest_refused", "manifests"),
     "a field of another type": (QUEUES.replace("nominalQuota: 64", "nominalQuota: []"), "manifest_refused", "manifests"),
 }
 

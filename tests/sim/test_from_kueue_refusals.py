@@ -145,6 +145,11 @@ def test_second_configuration_is_refused() -> None:
         pytest.param("- 1", "f.yaml: document 1: must be a mapping with apiVersion and kind, not list", id="a list"),
         pytest.param("kind: List\napiVersion: v1\nitems: [1]", "f.yaml: document 1: items[0]: must be a mapping, not int", id="no items"),
         pytest.param("a: !!python/object:os.system 1", "f.yaml: document 1: is not YAML", id="a constructor"),
+        pytest.param("a: !!int ''", "f.yaml: document 1: cannot be read", id="a number that is none"),
+        pytest.param("a: !!bool x", "f.yaml: document 1: cannot be read", id="a truth that is none"),
+        pytest.param(
+            "a: !!map [a]", "f.yaml: document 1: is not YAML: line 1, column 4: a mapping was announced", id="a mapping that is none"
+        ),
         pytest.param("&a [*a]", "f.yaml: document 1: line 1, column 5: aliases and merge keys are not read", id="an alias"),
         pytest.param("a: 1\n---\n<<: {a: 1}", "f.yaml: document 2: line 3, column 1: aliases and merge keys", id="a merge key"),
         pytest.param("!!merge x: {a: 1}", "f.yaml: document 1: line 1, column 1: aliases and merge keys", id="a merge key by its tag"),

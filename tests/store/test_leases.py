@@ -134,7 +134,9 @@ def test_attempt_of_a_requeued_job_is_the_next_and_its_old_lease_may_still_be_he
     open_lease = acme.open_lease(first)
     end = {"ended_at_ms": T0_MS + 9, "end_cause": "node_lost", "target": "stop"}
     outcome = {"ended_at_ms": T0_MS + 9, "outcome": "node_lost"}
-    acme.apply(Change(first, lease=end, attempt=outcome, job_version=open_lease.job_version, job={"state": "queued", "failed_attempts": 1}))
+    job_change = {"state": "queued", "failed_attempts": 1}
+    told = (("job_queued", {"attempt": 1}),)
+    acme.apply(Change(first, lease=end, attempt=outcome, job_version=open_lease.job_version, job=job_change, events=told))
     acme.now_ms += 10
     second = acme.lease(job, on=[("a", 1)], attempt=2)
     assert [(lease.id, lease.attempt, lease.job_attempt) for lease in acme.read(OpenLeases())] == [(first, 1, 2), (second, 2, 2)]

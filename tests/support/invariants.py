@@ -6,6 +6,7 @@ keep those worlds small. Each rule is a function from the rows to sentences, and
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -79,7 +80,8 @@ def jobs_are_in_one_state(rows: RowsOf) -> Iterator[str]:
         still_open = [attempt.number for attempt in attempts if attempt.ended_at_ms is None]
         if [attempt.number for attempt in attempts] != list(range(1, job.attempt + 1)):
             yield f"job {job.id} is at attempt {job.attempt} and has {[item.number for item in attempts]}"
-        failed = [attempt.number for attempt in attempts if _counts(attempt) and not (job.state in TERMINAL and attempt is attempts[-1])]
+        requeued = {json.loads(event.data)["attempt"] for event in rows.event if event.job_id == job.id and event.kind == "job_queued"}
+        failed = [attempt.number for attempt in attempts if _counts(attempt) and attempt.number in requeued]
         if len(failed) != job.failed_attempts or job.failed_attempts >= job.maximum_attempts:
             yield f"job {job.id} has {job.failed_attempts} failed attempts of {job.maximum_attempts}, its attempts {failed} count"
         if still_open != ([job.attempt] if job.state in HOLDING else []):

@@ -16,6 +16,15 @@ from pathlib import Path
 # Names by which a program of ours can be made to load something, or to hang.
 STEERING_NAMES = frozenset({"PATH", "HOME", "ENV", "BASH_ENV", "SHELLOPTS", "TMPDIR", "LOCPATH", "NLSPATH", "GETCONF_DIR", "HOSTALIASES"})
 STEERING_PREFIXES = ("PYTHON", "LD_", "RAY_", "GRPC_", "GLIBC_", "GCONV_", "MALLOC_", "OPENSSL_", "SSL_", "CUDA_", "NVIDIA_", "XDG_")
+# Modules that Ray or what it stands on asks for and goes on without: absent in the job environment, so a file of the user's would be taken.
+OPTIONAL_MODULES = frozenset({
+    "IPython", "aiodns", "agate", "bcrypt", "brotli", "brotlicffi", "cchardet", "certifi", "chardet", "compression", "cupy",
+    "dask", "debugpy", "faulthandler", "fsspec", "gevent", "greenlet", "h2", "httptools", "idna_ssl", "ipdb", "ipykernel", "jax",
+    "memray", "msgspec", "nacl", "ntlm_auth", "numba", "opencensus", "opentelemetry", "orjson", "pandas", "pyarrow", "py4j",
+    "pyspark", "pydevd", "pygments", "pynvml", "pyopenssl", "pytest", "py_spy", "pyximport", "regex", "rich", "sentry_sdk",
+    "simplejson", "sitecustomize", "socks", "sockshandler", "tensorflow", "torch", "tornado", "tqdm", "trio", "ujson",
+    "usercustomize", "uvloop", "wandb", "watchdog", "winloop", "zstandard",
+})  # fmt: skip
 
 
 def users_part(env: Mapping[str, str], *, has_requirements: bool, work_dir: Path, job_python: Path) -> str | None:
@@ -39,7 +48,7 @@ def _shadowing(names: Iterable[str], job_python: Path) -> str | None:
 
     Some of Ray's processes are started with -m, which puts the working directory first.
     """
-    modules = set(sys.stdlib_module_names)
+    modules = {*sys.stdlib_module_names, *OPTIONAL_MODULES}
     packages = job_python.parent.parent / f"lib/python{sys.version_info[0]}.{sys.version_info[1]}/site-packages"
     with contextlib.suppress(OSError):  # an interpreter that is arranged otherwise
         modules |= {module for name in os.listdir(packages) if (module := _module(name)) is not None}
