@@ -116,6 +116,7 @@ def store(database_url: str) -> Iterator[Store]:
     opened.close()
 
 
+@pytest.hookimpl(tryfirst=True)  # before the workers read the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let two workers share the suite: what looks at the whole machine (processes, users, ports) stays together on one, in order."""
     for item in items:

@@ -177,7 +177,7 @@ async def test_stream_ends_when_its_key_no_longer_works(api: Api, store: Store, 
             await store.run(SetTenant("acme", None, True, 0))
         rest = await events.rest()
 
-    assert [event.kind for event in rest] == []
+    assert {event.kind for event in rest} <= {"tenant_changed"}  # the word of the suspension itself may come before the end
 
 
 async def test_stream_ends_after_its_time_and_can_be_resumed(api: Api, serve: Serve) -> None:
