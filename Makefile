@@ -10,7 +10,6 @@ UV := $(BIN)/uv
 STATE ?= .state
 PORT ?= 8470
 PYTEST := $(BIN)/python -m pytest
-TEST_WORKERS ?= 2
 FAST_TESTS := tests/tidy tests/domain tests/quotas tests/decision tests/billing
 
 .PHONY: help
@@ -61,7 +60,11 @@ check: $(VENV)/.ready ## Linters, formatting, types and import contracts, exactl
 
 .PHONY: test
 test: setup ## The whole test suite, with a real database server and real Ray
-	$(PYTEST) tests -m "not helm" -n $(TEST_WORKERS) --dist loadgroup
+	$(PYTEST) tests -m "not helm"
+
+.PHONY: test-two
+test-two: setup ## The same in two workers, for machines that have the cores; what looks at the whole machine stays on one
+	$(PYTEST) tests -m "not helm" -n 2 --dist loadgroup
 
 .PHONY: test-helm
 test-helm: setup ## Render the Helm chart and check every object (builds the Helm engine once, which takes minutes)

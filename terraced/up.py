@@ -13,7 +13,6 @@ import os
 import signal
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import httpx
 from rich.console import Console
@@ -78,11 +77,10 @@ def _say_ready(console: Console, settings: Settings, started: Started) -> None:
         say(f"[yellow]No user namespaces here:[/] jobs run as {who}. Their Rays listen on all interfaces, behind tokens.")
     say(f"This mode trusts the one user who runs it. State: {settings.state_dir}")
     say("\nTry, in another terminal:")
-    say(f"  export PATH={Path(sys.executable).parent}:$PATH")
     say(f"  export TERRACE_URL={started.url} TERRACE_API_KEY=$(cat {settings.operator_key_path})")
     say("  terrace ops tenant create acme && terrace ops quota set acme h200 4")
     say("  terrace ops user create ada --tenant acme --role member && terrace ops key create ada --tenant acme")
-    say(f"  unset TERRACE_URL TERRACE_API_KEY; terrace login --url {started.url}        # with the key that the last command printed")
+    say(f"  unset TERRACE_API_KEY; terrace login --url {started.url}        # with the key that the last command printed")
     say("  cd examples/digits && terrace submit --gpus 1 --watch -- python train.py --epochs 20")
     say("  terrace jobs; terrace quota; terrace usage")
     say("\nCtrl-C stops everything; the next start resumes from the same state.")

@@ -162,9 +162,7 @@ class Sandbox:
                 while line := lines.readline(LINE_BYTES_MAX):
                     self._take(*messages.checked(line))
             is_sound = True
-        except OSError:
-            is_sound = True  # it ended while words of ours were on their way to it: the end of its words all the same
-        except messages.MessageError as error:
+        except (OSError, messages.MessageError) as error:
             self._is_misunderstood = True
             log.warning("a lease's runner is not understood and is killed", lease=self.handle.lease_id, error=str(error))
         finally:

@@ -244,7 +244,7 @@ UNBLOCKING: dict[str, str] = {
     "any_job_ends": "It can start when running jobs end.",
     "node_returns": "It can start when nodes that are cordoned, drained, lost or faulty come back.",
     "more_budget": "It can start when there is money for it again.",
-    "reservation_ends": "It can start when that window ends, or before it with a shorter time limit.",
+    "reservation_ends": "It can start when the capacity reservation ends.",
     "dependency_ends": "It can start when the jobs that it depends on have succeeded.",
     "person_releases": "It goes on when a person releases it.",
     "next_cycle": "The next look of the scheduler decides.",

@@ -74,7 +74,7 @@ class TableOutput(Output):
             ("ended", moment(job.ended_at)),
             ("exit code", None if job.exit_code is None else str(job.exit_code)),
             ("progress", progress(job.progress)),
-            ("attempts", f"{job.attempt}; at most {job.maximum_attempts} may fail"),
+            ("attempts", f"{job.attempt} of at most {job.maximum_attempts}"),
         )
         if job.attempts:
             write("")
@@ -90,7 +90,7 @@ class TableOutput(Output):
 
     def cancelled(self, jobs: Sequence[JobAnswer]) -> None:
         for job in jobs:
-            say(f"{job.id}  cancelled" if job.state is JobState.CANCELLED else ending(job, of=f"{job.state.value}, asked to end"))
+            say(f"{job.id}  {'cancelled' if job.state is JobState.CANCELLED else ending(job, of=job.state.value + ', asked to end')}")
 
     def estimate(self, estimate: EstimateAnswer) -> None:
         now = reasons.now_utc()

@@ -171,21 +171,13 @@ def retry_after_seconds(answer: httpx.Response, tried: int) -> float:
     return float(sent) if is_number else backoff_seconds(tried)
 
 
-_WITHOUT_BODY = {
-    401: ("unauthenticated", "this key is not known, or it has expired; run `terrace login`"),
-    403: ("permission_missing", "this key may not do that: submitting needs the key of a member or admin of a tenant"),
-}
-
-
 def api_error(answer: httpx.Response) -> ApiError:
     """Return a refusal as an exception, also when what answered is not Terrace (a proxy, a wrong port)."""
     try:
         return ApiError(Problem.model_validate_json(answer.content))
     except ValidationError:
         text = answer.text.strip()[:200]
-        # The answer to a HEAD has no body, so a refusal of the key says no more than its status.
-        code, meaning = _WITHOUT_BODY.get(answer.status_code, ("not_a_problem", None)) if not answer.content else ("not_a_problem", None)
-        problem = Problem(title=answer.reason_phrase or "error", status=answer.status_code, detail=text or meaning, code=code)
+        problem = Problem(title=answer.reason_phrase or "error", status=answer.status_code, detail=text or None, code="not_a_problem")
         return ApiError(problem)
 
 
