@@ -31,7 +31,7 @@ CHOICES = tuple(field.name for field in fields(Policy) if field.name != "spans_n
 
 @dataclass(frozen=True, slots=True)
 class Calendar:
-    """What is on or ahead at a moment, in order of name and time. `counted` names each reservation's row for the account of its use."""
+    """What is on or ahead at a moment, in order of name and time."""
 
     reservations: tuple[CapacityReservation, ...] = ()
     maintenance: tuple[MaintenanceWindow, ...] = ()

@@ -1,6 +1,6 @@
 """Capacity reservations and maintenance windows: made, listed, cancelled.
 
-Owns the rows of `capacity_reservation` and `maintenance_window` but for the account of a reservation's use, which the scheduler keeps. What
+Owns the rows of `capacity_reservation` and `maintenance_window` but for the account of a reservation's use, which billing keeps. What
 is set aside at one time may not exceed what the fleet has of the model: the sum is taken at every start within the new windows, the only
 moments at which it can grow. What windows mean for jobs is scheduler/decision; store/calendar.py reads the rows for it. Cancelled and past
 rows keep their names: bills and events tell of them.
@@ -78,7 +78,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class ReservationView:
-    """A capacity reservation, with what its tenant did not use of it as far as the scheduler has counted."""
+    """A capacity reservation, with what its tenant did not use of it as far as billing has counted."""
 
     id: str
     name: str

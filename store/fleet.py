@@ -19,7 +19,7 @@ from domain.slices import MILLI_GPU_PER_DEVICE, DeviceHealth, DeviceMode
 from store import duplicates, operator_events
 from store.errors import InvalidError, NotFoundError
 from store.jobs import canonical
-from store.tables import Device, DeviceClaim, Event, Flavor, Lease, LeaseSlice, Node, Price
+from store.tables import Device, DeviceClaim, Event, Flavor, Lease, Node, Price
 
 LABELS_MAXIMUM = 64
 NODES_MAXIMUM = 10_000  # the nodes of one page are named in one statement
@@ -35,7 +35,6 @@ _price = Price.__table__  # type: ignore[attr-defined]
 _lease = Lease.__table__  # type: ignore[attr-defined]
 _event = Event.__table__  # type: ignore[attr-defined]
 _claim = DeviceClaim.__table__  # type: ignore[attr-defined]
-_slice = LeaseSlice.__table__  # type: ignore[attr-defined]
 
 _insert_flavor = {
     "sqlite": sqlite.insert(_flavor).on_conflict_do_nothing(),

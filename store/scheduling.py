@@ -147,15 +147,6 @@ class LoadTerms:
 
 
 @dataclass(frozen=True, slots=True)
-class LoadFleet:
-    """Read nodes, devices and flavors."""
-
-    def fetch(self, connection: Connection, /) -> FleetRows:
-        """Return them."""
-        return read_fleet(connection)
-
-
-@dataclass(frozen=True, slots=True)
 class WorkRows:
     """What rows say of some jobs: as in `Rows`, of those jobs only."""
 

@@ -20,6 +20,7 @@ class Disclosure:
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
+        self._reserved_by = {item.name: self._tenant_of(item.tenant) for item in snapshot.capacity_reservations}
         self._owners: Mapping[str, str] | None = None
 
     def of(self, reason: Reason, leaf: str) -> Reason:
@@ -33,8 +34,7 @@ class Disclosure:
             own = [name for name in names if self._owner_of(name) == tenant]
             data |= {"victims": own, "victims_of_others": len(names) - len(own)}
         name = data.get("capacity_reservation")
-        owners = {item.name: self._tenant_of(item.tenant) for item in self._snapshot.capacity_reservations}
-        if name is not None and owners.get(str(name)) != tenant:
+        if name is not None and self._reserved_by.get(str(name)) != tenant:
             data["capacity_reservation"] = None
         return replace(reason, data=data)
 

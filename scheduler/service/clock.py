@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import secrets
 import time
 
@@ -11,6 +13,13 @@ from domain import ids
 def now_ms() -> int:
     """Return the current time in UTC milliseconds."""
     return time.time_ns() // 1_000_000
+
+
+async def pause(stop: asyncio.Event, seconds: float) -> None:
+    """Wait that long, or until `stop` is set."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await stop.wait()
 
 
 def new_id(kind: str) -> str:

@@ -7,12 +7,12 @@ these must agree within a third of it (settings.term_ms). The loop asks before e
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
 
+from scheduler.service import clock
 from scheduler.service.settings import SchedulerSettings
 from store.engine import Store
 from store.leader import Fence, GiveUpLead, LastStamp, MayLead, TakeLead
@@ -59,16 +59,16 @@ class Lead:
 
     async def _take(self) -> Fence | None:
         self._renewed_seconds = self.stopwatch()
-        self.fence = await self.store.run(TakeLead(LEADER, self.holder, self.now_ms(), self.settings.term_ms))
+        self.fence = await self.store.run(self._claim())
         return self.fence
+
+    def _claim(self) -> TakeLead:
+        return TakeLead(LEADER, self.holder, self.now_ms(), self.settings.term_ms)
 
     async def keep(self, stop: asyncio.Event) -> None:
         """Renew the lead until `stop`, also while a cycle lasts longer than a term."""
         while not stop.is_set():
-            pause_seconds = self.settings.term_ms / 1_000 / RENEWALS_PER_TERM
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause_seconds):
-                    await stop.wait()
+            await clock.pause(stop, self.settings.term_ms / 1_000 / RENEWALS_PER_TERM)
             if not stop.is_set():
                 await self._renew()
 
@@ -77,7 +77,7 @@ class Lead:
         if fence is None:
             return
         try:
-            renewed = await self.store.run(TakeLead(LEADER, self.holder, self.now_ms(), self.settings.term_ms))
+            renewed = await self.store.run(self._claim())
         except Exception:
             log.exception("the lead was not renewed; it is tried again")
             return

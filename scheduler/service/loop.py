@@ -9,7 +9,6 @@ database changes, coalesces what came meanwhile, and looks at the clock once a s
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -79,7 +78,7 @@ class Loop:
             except Exception:
                 metrics.FAILURES.inc()
                 log.exception("the cycle failed; trying again", retry_ms=self.settings.retry_ms)
-                await _sleep(stop, self.settings.retry_ms / 1_000)
+                await clock.pause(stop, self.settings.retry_ms / 1_000)
                 continue
             await self._wait(stop, mark)
         await renewal
@@ -186,9 +185,10 @@ class Loop:
                 break
             if to_keep is not None:
                 index.nominate(nominated)
+                metrics.NOMINATED.set(len(nominated))
             done = Applied((*done.bound, *part.bound), (*done.stopped, *part.stopped))
             stops, to_keep = [], None
-        if plan.starts or victims or done.stopped:
+        if plan.starts or victims:
             await self._follow_up(fence, index, plan, victims, done, now_ms)
         return len(done.bound) == len(plan.starts) and len(done.stopped) == len(victims)
 
@@ -201,7 +201,6 @@ class Loop:
             metrics.PREEMPTIONS.labels(item.preemption.cause.value).inc()
             metrics.STOPS.labels(item.stop().stop_cause).inc()
             index.preempted(item.running, now_ms)
-        metrics.NOMINATED.set(len(index.nominations))
         metrics.STARTS.inc(len(done.bound))
         metrics.STALE_STARTS.inc(len(plan.starts) - len(done.bound))
         starts = {start.job: start for start in plan.starts}
@@ -256,12 +255,6 @@ class Loop:
 
 def _due_change(lease: OpenLease, deadlines: reconcile.Deadlines, now_ms: int) -> Change | None:
     return transitions.declared_gone(lease, now_ms=now_ms) or reconcile.step(lease, deadlines, now_ms=now_ms)
-
-
-async def _sleep(stop: asyncio.Event, seconds: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await stop.wait()
 
 
 async def run(store: Store, settings: SchedulerSettings, stop: asyncio.Event) -> None:
